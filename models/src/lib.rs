@@ -1,0 +1,16 @@
+//! The architectures of mi2rage as burn modules, generic over the backend.
+//!
+//! Nothing in this crate knows about data or tasks. Module and parameter names follow Hugging
+//! Face's transformers and diffusers, so that published weights can be mapped onto them.
+
+pub mod bert;
+pub mod captioner;
+pub mod clip;
+pub mod decoding;
+pub mod diffusion;
+pub mod dropout;
+pub mod fusion;
+pub mod layers;
+pub mod unet;
+pub mod vae;
+pub mod vit;

@@ -1,0 +1,10 @@
+//! Multimodal relation extraction from unimodal data, after MI2RAGE (arXiv 2312.03025).
+
+pub mod chain;
+pub mod config;
+pub mod data;
+pub mod eval;
+pub mod keyed;
+pub mod report;
+pub mod select;
+pub mod world;
