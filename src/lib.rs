@@ -5,6 +5,8 @@ pub mod config;
 pub mod data;
 pub mod eval;
 pub mod keyed;
+pub mod progress;
 pub mod report;
 pub mod select;
+pub mod train;
 pub mod world;
