@@ -36,11 +36,7 @@ impl Key {
     /// A seed for a library that takes a number.
     pub fn seed(&self) -> u64 {
         let bytes = self.0.finalize();
-        u64::from_le_bytes(
-            bytes.as_bytes()[..8]
-                .try_into()
-                .expect("a hash has 32 bytes"),
-        )
+        u64::from_le_bytes(bytes.as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
     }
 }
 
@@ -53,21 +49,9 @@ mod tests {
     fn the_same_fields_draw_the_same_numbers_and_others_do_not() {
         let draw = |key: &Key| key.rng().random::<u64>();
         let key = Key::new(7).with("item", "a").with("chain", 1);
-        assert_eq!(
-            draw(&key),
-            draw(&Key::new(7).with("item", "a").with("chain", 1))
-        );
-        assert_ne!(
-            draw(&key),
-            draw(&Key::new(8).with("item", "a").with("chain", 1))
-        );
-        assert_ne!(
-            draw(&key),
-            draw(&Key::new(7).with("item", "a").with("round", 1))
-        );
-        assert_ne!(
-            draw(&Key::new(7).with("ab", "c")),
-            draw(&Key::new(7).with("a", "bc"))
-        );
+        assert_eq!(draw(&key), draw(&Key::new(7).with("item", "a").with("chain", 1)));
+        assert_ne!(draw(&key), draw(&Key::new(8).with("item", "a").with("chain", 1)));
+        assert_ne!(draw(&key), draw(&Key::new(7).with("item", "a").with("round", 1)));
+        assert_ne!(draw(&Key::new(7).with("ab", "c")), draw(&Key::new(7).with("a", "bc")));
     }
 }

@@ -3,6 +3,7 @@
 pub mod chain;
 pub mod config;
 pub mod data;
+pub mod device;
 pub mod eval;
 pub mod keyed;
 pub mod progress;

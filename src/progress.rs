@@ -27,10 +27,7 @@ impl Progress {
 
     /// Shows nothing.
     pub fn hidden() -> Self {
-        Self {
-            bars: None,
-            quiet: true,
-        }
+        Self { bars: None, quiet: true }
     }
 
     /// A line that stays on the screen.
@@ -61,19 +58,9 @@ impl Progress {
         };
         let lines = (self.bars.is_none() && !self.quiet).then(|| {
             let started = Instant::now();
-            Arc::new(Mutex::new(Lines {
-                started,
-                printed: started,
-                done: 0,
-                total,
-            }))
+            Arc::new(Mutex::new(Lines { started, printed: started, done: 0, total }))
         });
-        Task {
-            name,
-            unit,
-            bar,
-            lines,
-        }
+        Task { name, unit, bar, lines }
     }
 }
 
@@ -98,9 +85,7 @@ impl Task {
     pub fn advance(&self, count: u64) {
         self.bar.inc(count);
         let Some(lines) = &self.lines else { return };
-        let mut lines = lines
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut lines = lines.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         lines.done += count;
         let now = Instant::now();
         if now.duration_since(lines.printed) >= LINE_INTERVAL {

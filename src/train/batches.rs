@@ -67,14 +67,7 @@ impl<I> TrainBatches<I> {
         epoch: Arc<AtomicUsize>,
         collate: Collate<I>,
     ) -> Self {
-        Self {
-            order,
-            batch,
-            updates,
-            per_epoch,
-            epoch,
-            collate,
-        }
+        Self { order, batch, updates, per_epoch, epoch, collate }
     }
 }
 
@@ -170,21 +163,12 @@ impl<B: Backend, I: Send + 'static> DataLoader<B, I> for ValidationBatches<I> {
 
     fn to_device(&self, _device: &B::Device) -> Arc<dyn DataLoader<B, I>> {
         let (key, collate) = (self.key.clone(), self.collate.clone());
-        Arc::new(Self {
-            key,
-            collate,
-            ..*self
-        })
+        Arc::new(Self { key, collate, ..*self })
     }
 
     fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<B, I>> {
         let (key, collate) = (self.key.clone(), self.collate.clone());
-        Arc::new(Self {
-            key,
-            collate,
-            len: end.min(self.len).saturating_sub(start),
-            ..*self
-        })
+        Arc::new(Self { key, collate, len: end.min(self.len).saturating_sub(start), ..*self })
     }
 }
 

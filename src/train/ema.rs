@@ -16,11 +16,7 @@ pub struct MovingAverage<B: AutodiffBackend> {
 impl<B: AutodiffBackend> MovingAverage<B> {
     /// Starts from the model's present weights.
     pub fn new<M: AutodiffModule<B>>(model: &M, decay: f64) -> Self {
-        let mut average = Self {
-            decay,
-            updates: 0,
-            weights: HashMap::new(),
-        };
+        let mut average = Self { decay, updates: 0, weights: HashMap::new() };
         average.update(model);
         average
     }
@@ -29,19 +25,14 @@ impl<B: AutodiffBackend> MovingAverage<B> {
     /// first updates are forgotten soon.
     pub fn update<M: AutodiffModule<B>>(&mut self, model: &M) {
         let warm = (1.0 + self.updates as f64) / (10.0 + self.updates as f64);
-        let mut take = Take {
-            decay: self.decay.min(warm),
-            weights: &mut self.weights,
-        };
+        let mut take = Take { decay: self.decay.min(warm), weights: &mut self.weights };
         model.valid().visit(&mut take);
         self.updates += 1;
     }
 
     /// The model with the averaged weights.
     pub fn model<M: AutodiffModule<B>>(&self, model: &M) -> M {
-        M::from_inner(model.valid().map(&mut Give {
-            weights: &self.weights,
-        }))
+        M::from_inner(model.valid().map(&mut Give { weights: &self.weights }))
     }
 }
 

@@ -76,10 +76,7 @@ impl Recipe {
         if self.evaluations == 0 || self.evaluations > self.updates {
             return Some("evaluations: expected at least 1 and at most `updates`");
         }
-        if self
-            .moving_average
-            .is_some_and(|decay| !(0.0..1.0).contains(&decay))
-        {
+        if self.moving_average.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
             return Some("moving_average: expected a fraction from 0 up to but without 1");
         }
         None
@@ -166,10 +163,7 @@ where
 {
     for (what, len) in [("training", items.len), ("held-out", held_out.len)] {
         if len == 0 {
-            return Err(TrainError::Empty {
-                name: name.to_owned(),
-                what,
-            });
+            return Err(TrainError::Empty { name: name.to_owned(), what });
         }
     }
     let epoch = Arc::new(AtomicUsize::new(1));
@@ -188,19 +182,10 @@ where
         key: key.with("validation", 0),
         collate: held_out.collate,
     };
-    let optimizer = AdamWConfig::new()
-        .with_epsilon(1e-8)
-        .with_weight_decay(recipe.weight_decay)
-        .init();
-    let rate = WarmupDecay::new(
-        recipe.learning_rate,
-        recipe.warmup,
-        recipe.updates,
-        recipe.decay,
-    );
-    let task = context
-        .progress
-        .task(name, recipe.updates as u64, "updates");
+    let optimizer =
+        AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(recipe.weight_decay).init();
+    let rate = WarmupDecay::new(recipe.learning_rate, recipe.warmup, recipe.updates, recipe.decay);
+    let task = context.progress.task(name, recipe.updates as u64, "updates");
     let outcome = Arc::new(Mutex::new(Outcome::default()));
     let strategy = KeyedStrategy {
         key: key.clone(),
@@ -231,9 +216,5 @@ where
     if let Some(update) = outcome.diverged_at {
         return Err(TrainError::Diverged { name, update });
     }
-    Ok(Trained {
-        model: result.model,
-        curve: outcome.curve,
-        best_epoch: outcome.best_epoch,
-    })
+    Ok(Trained { model: result.model, curve: outcome.curve, best_epoch: outcome.best_epoch })
 }

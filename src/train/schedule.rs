@@ -31,13 +31,7 @@ impl WarmupDecay {
     /// `warmup` is the fraction of the updates over which the rate rises from 0 to `peak`.
     pub fn new(peak: f64, warmup: f64, updates: usize, decay: Decay) -> Self {
         let warmup = (warmup * updates as f64).round() as usize;
-        Self {
-            peak,
-            warmup,
-            updates,
-            decay,
-            done: 0,
-        }
+        Self { peak, warmup, updates, decay, done: 0 }
     }
 
     fn at(&self, update: usize) -> f64 {

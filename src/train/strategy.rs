@@ -167,9 +167,8 @@ where
         starting_epoch: usize,
     ) -> (M, SupervisedTrainingEventProcessor<Components<B, M, O>>) {
         let mut processor = components.event_processor;
-        let mut average = self
-            .moving_average
-            .map(|decay| MovingAverage::new(&learner.model(), decay));
+        let mut average =
+            self.moving_average.map(|decay| MovingAverage::new(&learner.model(), decay));
         let mut best: Option<(f64, M)> = None;
         let mut outcome = Outcome::default();
         let (started, mut update) = (Instant::now(), 0);
@@ -247,10 +246,7 @@ where
                 best = Some((value, model));
             }
         }
-        *self
-            .outcome
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) = outcome;
+        *self.outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = outcome;
         let model = best.map_or_else(|| learner.model(), |(_, model)| model);
         (model, processor)
     }

@@ -1,0 +1,164 @@
+//! The choice of a backend and device at run time.
+
+use std::fmt;
+use std::str::FromStr;
+
+use burn::backend::{Flex, NdArray, flex::FlexDevice, ndarray::NdArrayDevice};
+use burn::tensor::backend::Backend;
+use thiserror::Error;
+
+/// What `--device` names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// CUDA where it is built in and found, else flex.
+    #[default]
+    Auto,
+    /// The fast CPU backend.
+    Flex,
+    /// The portable CPU backend.
+    Ndarray,
+    /// A CUDA card by index.
+    Cuda(usize),
+}
+
+/// A device that cannot be had.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// No such name.
+    #[error("device `{0}`: expected auto, flex, ndarray, cuda or cuda:N")]
+    Unknown(String),
+    /// CUDA was asked for by name.
+    #[error("device `cuda`: {0}")]
+    NoCuda(String),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        let unknown = || DeviceError::Unknown(text.to_owned());
+        match text {
+            "auto" => Ok(Self::Auto),
+            "flex" => Ok(Self::Flex),
+            "ndarray" => Ok(Self::Ndarray),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|index| index.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(unknown),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => write!(out, "auto"),
+            Self::Flex => write!(out, "flex"),
+            Self::Ndarray => write!(out, "ndarray"),
+            Self::Cuda(index) => write!(out, "cuda:{index}"),
+        }
+    }
+}
+
+/// Work that any backend can do.
+pub trait Job {
+    /// What comes out.
+    type Output;
+    /// Does the work on `device`.
+    fn run<B: Backend>(self, device: B::Device) -> Self::Output;
+}
+
+impl DeviceChoice {
+    /// Settles `auto`. The second part is a line for the user where a wish had to be given up.
+    ///
+    /// # Errors
+    ///
+    /// CUDA asked for by name and not to be had.
+    pub fn settle(self) -> Result<(Self, Option<String>), DeviceError> {
+        match self {
+            Self::Auto => match probe_cuda() {
+                Ok(()) => Ok((Self::Cuda(0), None)),
+                Err(why) if cfg!(feature = "cuda") => {
+                    Ok((Self::Flex, Some(format!("no CUDA ({why}); computing on the CPU"))))
+                }
+                Err(_) => Ok((Self::Flex, None)),
+            },
+            Self::Cuda(_) => probe_cuda().map(|()| (self, None)).map_err(DeviceError::NoCuda),
+            other => Ok((other, None)),
+        }
+    }
+
+    /// Runs the job on this device.
+    ///
+    /// # Errors
+    ///
+    /// See [`settle`](Self::settle).
+    pub fn run<J: Job>(self, job: J) -> Result<J::Output, DeviceError> {
+        Ok(match self.settle()?.0 {
+            Self::Ndarray => job.run::<NdArray>(NdArrayDevice::Cpu),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(index) => {
+                job.run::<burn::backend::Cuda>(burn::backend::cuda::CudaDevice::new(index))
+            }
+            _ => job.run::<Flex>(FlexDevice),
+        })
+    }
+}
+
+/// Whether the libraries that CUDA needs at run time can be loaded. burn-cuda panics on a worker
+/// thread where they are missing, so they are looked for before it is touched.
+///
+/// # Errors
+///
+/// What is missing.
+#[cfg(feature = "cuda")]
+pub fn probe_cuda() -> Result<(), String> {
+    let found = |names: &[&str]| {
+        names.iter().any(|name| {
+            // SAFETY: the initialisers of the driver and of NVRTC have no preconditions.
+            unsafe { libloading::Library::new(name) }.is_ok()
+        })
+    };
+    if !found(&["libcuda.so.1", "libcuda.so", "nvcuda.dll"]) {
+        return Err("the driver library libcuda is not found".to_owned());
+    }
+    let nvrtc = ["libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12"];
+    if !found(&nvrtc) {
+        return Err("libnvrtc is not found; set LD_LIBRARY_PATH to the toolkit's lib".to_owned());
+    }
+    let roots = ["CUDA_PATH", "CUDA_HOME", "CUDA_ROOT"].iter().filter_map(std::env::var_os);
+    let header = |root: std::path::PathBuf| root.join("include/cuda_runtime.h").exists();
+    let mut roots = roots.map(Into::into).chain(["/usr/local/cuda".into(), "/usr".into()]);
+    if !roots.any(header) {
+        return Err("cuda_runtime.h is not found; set CUDA_PATH to the toolkit".to_owned());
+    }
+    Ok(())
+}
+
+/// Without the feature `cuda` there is nothing to probe.
+///
+/// # Errors
+///
+/// Always.
+#[cfg(not(feature = "cuda"))]
+pub fn probe_cuda() -> Result<(), String> {
+    Err("this program was built without the feature `cuda`".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_parsed_and_printed_alike() {
+        for name in ["auto", "flex", "ndarray", "cuda:0", "cuda:3"] {
+            assert_eq!(name.parse::<DeviceChoice>().unwrap().to_string(), name);
+        }
+        assert_eq!("cuda".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(0));
+        for wrong in ["gpu", "cuda:", "cuda:x", ""] {
+            assert!(wrong.parse::<DeviceChoice>().is_err(), "{wrong}");
+        }
+    }
+}
