@@ -1,1 +1,5 @@
-fn main() {}
+//! The program `mi2rage`: a thin shell around the library.
+
+fn main() {
+    std::process::exit(mi2rage::cli::main());
+}

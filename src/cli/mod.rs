@@ -1,0 +1,138 @@
+//! The command line: one file a command, each parses, calls and prints.
+
+mod caption;
+mod devices;
+mod experiment;
+mod predict;
+mod pretrain;
+mod report;
+mod sample;
+mod world;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::device::DeviceChoice;
+use crate::progress::Progress;
+use crate::train::Context;
+
+/// Multimodal relation extraction from unimodal data: generate the missing modality in chains,
+/// keep what carries label information, train, and report.
+#[derive(Debug, Parser)]
+#[command(name = "mi2rage", version, about, long_about = None, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Say more on standard error (once: details, twice: everything).
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run an experiment from its data to its report; finished stages are reused.
+    Experiment(experiment::Run),
+    /// Run an experiment up to its generated samples.
+    Generate(experiment::Run),
+    /// Run an experiment up to the teacher's scores.
+    Score(experiment::Run),
+    /// Run an experiment up to the selection.
+    Select(experiment::Run),
+    /// Run an experiment up to the trained students.
+    Train(experiment::Run),
+    /// Run an experiment up to the predictions on the test split.
+    Evaluate(experiment::Run),
+    /// Write report.md and report.html again from a run folder's results.json.
+    Report(report::Report),
+    /// Train the bundled tiny weights on the world's web corpus, part by part.
+    Pretrain(pretrain::Pretrain),
+    /// Name the relation of two entities from a sentence and a picture, with probabilities.
+    Predict(predict::Predict),
+    /// Draw pictures from a prompt.
+    Sample(sample::Sample),
+    /// Describe pictures in a sentence.
+    Caption(caption::Caption),
+    /// Show or export posts of the embedded world, or print its ceiling.
+    World(world::World),
+    /// List the backends and devices of this build and machine.
+    Devices,
+}
+
+/// The choice of a device, the same for every command that computes.
+#[derive(Debug, Args)]
+struct DeviceArgs {
+    /// auto, flex (fast CPU), ndarray (portable CPU), cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: String,
+}
+
+impl DeviceArgs {
+    fn settle(&self) -> anyhow::Result<DeviceChoice> {
+        let choice: DeviceChoice = self.device.parse()?;
+        let (choice, note) = choice.settle()?;
+        if let Some(note) = note {
+            eprintln!("{note}");
+        }
+        Ok(choice)
+    }
+}
+
+/// Parses the process's arguments, does what they say and returns the exit code: 0, 1 for a
+/// failure, 2 for the user's mistake, 130 for an interrupt.
+pub fn main() -> i32 {
+    let cli = Cli::parse();
+    let level = match cli.verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level)),
+        )
+        .init();
+    let stop = Arc::new(AtomicBool::new(false));
+    let context = Context { progress: Progress::stderr(), stop: stop.clone() };
+    let handler = ctrlc::set_handler(move || {
+        // The second interrupt does not wait: everything on disk is whole at any moment.
+        if stop.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping at the next safe point; interrupt again to stop at once");
+    });
+    if let Err(error) = handler {
+        tracing::warn!("interrupts are not handled: {error}");
+    }
+    let result = match cli.command {
+        Command::Experiment(run) => run.until(None, &context),
+        Command::Generate(run) => run.until(Some(crate::experiment::Stage::Generate), &context),
+        Command::Score(run) => run.until(Some(crate::experiment::Stage::Score), &context),
+        Command::Select(run) => run.until(Some(crate::experiment::Stage::Select), &context),
+        Command::Train(run) => run.until(Some(crate::experiment::Stage::Train), &context),
+        Command::Evaluate(run) => run.until(Some(crate::experiment::Stage::Evaluate), &context),
+        Command::Report(report) => report.run(),
+        Command::Pretrain(pretrain) => pretrain.run(&context),
+        Command::Predict(predict) => predict.run(),
+        Command::Sample(sample) => sample.run(&context),
+        Command::Caption(caption) => caption.run(),
+        Command::World(world) => world.run(),
+        Command::Devices => devices::run(),
+    };
+    match result {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("error: {}", crate::exit::one_line(&error));
+            if context.stop.load(Ordering::Relaxed) { 130 } else { crate::exit::code(&error) }
+        }
+    }
+}
+
+/// The default place of run folders.
+fn default_runs() -> PathBuf {
+    PathBuf::from("experiments/runs")
+}

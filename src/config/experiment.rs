@@ -1,0 +1,361 @@
+//! The configuration of an experiment: what a TOML file of `configs/` says, and what it must say.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::chain::{ChainConfig, Setting};
+use crate::select::{OnDrop, Policy, Score};
+use crate::train::Recipe;
+use crate::world::WorldConfig;
+
+/// One way of making training pairs, see section "The arms of an experiment" of the method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Arm {
+    /// The real modality alone: the floor.
+    RealUnimodal,
+    /// One round, n chains, no selection: the paper's baseline.
+    Direct,
+    /// One round, n * k chains: as many samples as `ccg`.
+    DirectMatched,
+    /// k rounds, n chains, no selection.
+    Ccg,
+    /// `direct-matched`, selected.
+    DirectMi,
+    /// `ccg`, selected: the method.
+    CcgMi,
+    /// `ccg` with the same counts per class dropped at random.
+    CcgRandom,
+    /// Real text with real pictures: what the method has to beat.
+    RealPairs,
+}
+
+impl Arm {
+    /// Every arm, in the order of the report.
+    pub const ALL: [Arm; 8] = [
+        Arm::RealUnimodal,
+        Arm::Direct,
+        Arm::DirectMatched,
+        Arm::Ccg,
+        Arm::DirectMi,
+        Arm::CcgMi,
+        Arm::CcgRandom,
+        Arm::RealPairs,
+    ];
+
+    /// The name in configs, files and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arm::RealUnimodal => "real-unimodal",
+            Arm::Direct => "direct",
+            Arm::DirectMatched => "direct-matched",
+            Arm::Ccg => "ccg",
+            Arm::DirectMi => "direct-mi",
+            Arm::CcgMi => "ccg-mi",
+            Arm::CcgRandom => "ccg-random",
+            Arm::RealPairs => "real-pairs",
+        }
+    }
+
+    /// What the arm trains on, in words.
+    pub fn trains_on(self) -> &'static str {
+        match self {
+            Arm::RealUnimodal => "the real modality alone",
+            Arm::Direct => "one round of generation, n chains",
+            Arm::DirectMatched => "one round of generation, as many samples as ccg",
+            Arm::Ccg => "k rounds of generation, n chains",
+            Arm::DirectMi => "direct-matched, selected",
+            Arm::CcgMi => "ccg, selected",
+            Arm::CcgRandom => "ccg, the same numbers dropped at random",
+            Arm::RealPairs => "real pairs of sentence and picture",
+        }
+    }
+}
+
+/// Where the examples come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "source", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum DataConfig {
+    /// The embedded world.
+    World {
+        /// Training posts of each seed.
+        train: usize,
+        /// Validation posts of each seed.
+        validation: usize,
+        /// Test posts, the same for every seed.
+        test: usize,
+    },
+    /// MNRE-2 in its authors' format.
+    Mnre {
+        /// The folder of the text files.
+        folder: PathBuf,
+        /// The folder of the real pictures, if there is one. Without it every picture, those of
+        /// the test split included, is generated from the sentence.
+        #[serde(default)]
+        pictures: Option<PathBuf>,
+        /// Use only the first rows of each split.
+        #[serde(default)]
+        limit: Option<usize>,
+    },
+    /// Own data: `train`, `validation` and `test` folders, each with a `metadata.jsonl`.
+    Jsonl {
+        /// The folder of the three.
+        folder: PathBuf,
+        /// Use only the first rows of each split.
+        #[serde(default)]
+        limit: Option<usize>,
+    },
+}
+
+/// Who makes the missing modality.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GeneratorsConfig {
+    /// `bundled`, or a folder as `mi2rage pretrain` writes it.
+    pub weights: String,
+    /// Draw pictures by the world's own renderer with this fidelity (the chance that it draws the
+    /// cue which the sentence names) in place of the diffusion model. Only for the world.
+    pub oracle_fidelity: Option<f64>,
+    /// The sampler of the diffusion model.
+    pub sampler: mi2rage_models::diffusion::SamplerKind,
+    /// Its steps.
+    pub steps: usize,
+    /// The scale of classifier-free guidance; 1 is none.
+    pub guidance: f64,
+    /// Pictures a batch.
+    pub batch: usize,
+    /// Nucleus sampling of captions: the probability mass that is kept. 0 is greedy.
+    pub top_p: f64,
+    /// The temperature of nucleus sampling.
+    pub temperature: f64,
+    /// The longest caption in tokens, the prompt's included.
+    pub caption_tokens: usize,
+}
+
+impl Default for GeneratorsConfig {
+    fn default() -> Self {
+        Self {
+            weights: "bundled".to_owned(),
+            oracle_fidelity: None,
+            sampler: mi2rage_models::diffusion::SamplerKind::DpmPp2m,
+            steps: 10,
+            guidance: 3.0,
+            batch: 32,
+            top_p: 0.9,
+            temperature: 1.0,
+            caption_tokens: 32,
+        }
+    }
+}
+
+/// The teacher that scores pairs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherConfig {
+    /// Folds of the cross-fitting.
+    pub folds: usize,
+    /// The part of a fold's training items that calibrates the temperature.
+    pub calibration: f64,
+    /// The chance that a training pair shows the teacher only one of its halves.
+    pub modality_masking: f64,
+    /// How each fold's teacher is trained.
+    pub recipe: Recipe,
+}
+
+/// What is kept of the generated pairs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SelectConfig {
+    /// The score that ranks pairs.
+    pub score: Score,
+    /// Which scores are kept.
+    pub policy: Policy,
+    /// What a dropped pair loses.
+    pub on_drop: OnDrop,
+}
+
+/// The classifier that is trained in each arm.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StudentConfig {
+    /// `bundled`, or a folder as `mi2rage pretrain` writes it.
+    #[serde(default = "bundled")]
+    pub encoders: String,
+    /// Chances of masking one half of a training pair; with several, each arm takes the one that
+    /// validates best on the first seed.
+    pub modality_dropout: Vec<f64>,
+    /// Dropout inside the classifier.
+    #[serde(default)]
+    pub dropout: f64,
+    /// The longest sentence in tokens.
+    pub max_tokens: usize,
+    /// How it is trained; the same number of updates for every arm.
+    pub recipe: Recipe,
+}
+
+fn bundled() -> String {
+    "bundled".to_owned()
+}
+
+/// The statistics of the report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvaluationConfig {
+    /// Bootstrap resamples.
+    pub resamples: usize,
+    /// The level of every interval.
+    pub level: f64,
+    /// Chains shown in the report.
+    pub gallery: usize,
+}
+
+impl Default for EvaluationConfig {
+    fn default() -> Self {
+        Self { resamples: 2000, level: 0.95, gallery: 8 }
+    }
+}
+
+/// A whole experiment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExperimentConfig {
+    /// Names the run folder.
+    pub name: String,
+    /// What it shows, in a sentence.
+    pub purpose: String,
+    /// Which modality is missing in training.
+    pub setting: Setting,
+    /// One repetition a seed, each with its own draw of data, chain noise and initialisation.
+    pub seeds: Vec<u64>,
+    /// The arms, by default all.
+    #[serde(default = "all_arms")]
+    pub arms: Vec<Arm>,
+    /// `auto`, `flex`, `ndarray`, `cuda` or `cuda:N`.
+    #[serde(default = "auto")]
+    pub device: String,
+    /// Trainings and generations side by side, each on its share of the cores. 0: one a core on a
+    /// CPU, one on CUDA.
+    #[serde(default)]
+    pub workers: usize,
+    /// Where the examples come from.
+    pub data: DataConfig,
+    /// The embedded world, where that is the source.
+    #[serde(default)]
+    pub world: WorldConfig,
+    /// Who makes the missing modality.
+    #[serde(default)]
+    pub generators: GeneratorsConfig,
+    /// The chains.
+    pub chain: ChainConfig,
+    /// The teacher.
+    pub teacher: TeacherConfig,
+    /// The selection.
+    pub select: SelectConfig,
+    /// The student.
+    pub student: StudentConfig,
+    /// The statistics.
+    #[serde(default)]
+    pub evaluation: EvaluationConfig,
+}
+
+fn all_arms() -> Vec<Arm> {
+    Arm::ALL.to_vec()
+}
+
+fn auto() -> String {
+    "auto".to_owned()
+}
+
+impl ExperimentConfig {
+    /// What is wrong with the values, as `key: what was expected`. Unknown keys and wrong types
+    /// are found earlier, while reading.
+    pub fn problem(&self) -> Option<String> {
+        let name_ok = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if self.name.is_empty() || self.name.starts_with('.') || !self.name.chars().all(name_ok) {
+            return Some("name: expected letters, digits, `-`, `_` and `.`".to_owned());
+        }
+        if self.seeds.is_empty() {
+            return Some("seeds: expected at least one".to_owned());
+        }
+        if self.seeds.iter().collect::<BTreeSet<_>>().len() < self.seeds.len() {
+            return Some("seeds: expected each one once".to_owned());
+        }
+        if self.arms.is_empty() || self.arms.iter().collect::<BTreeSet<_>>().len() < self.arms.len()
+        {
+            return Some("arms: expected at least one, each once".to_owned());
+        }
+        if let Err(error) = self.device.parse::<crate::device::DeviceChoice>() {
+            return Some(error.to_string());
+        }
+        for (section, recipe) in
+            [("teacher", &self.teacher.recipe), ("student", &self.student.recipe)]
+        {
+            if let Some(problem) = recipe.problem() {
+                return Some(format!("{section}.recipe.{problem}"));
+            }
+        }
+        if self.teacher.folds < 2 {
+            return Some("teacher.folds: expected at least 2".to_owned());
+        }
+        let fraction = |value: f64| (0.0..1.0).contains(&value);
+        if !(self.teacher.calibration > 0.0 && self.teacher.calibration <= 0.5) {
+            return Some("teacher.calibration: expected a fraction above 0, at most 0.5".to_owned());
+        }
+        if !fraction(self.teacher.modality_masking) {
+            return Some("teacher.modality_masking: expected a fraction below 1".to_owned());
+        }
+        let dropouts = &self.student.modality_dropout;
+        if dropouts.is_empty() || !dropouts.iter().all(|&value| fraction(value)) {
+            return Some("student.modality_dropout: expected fractions below 1".to_owned());
+        }
+        if !fraction(self.student.dropout) {
+            return Some("student.dropout: expected a fraction below 1".to_owned());
+        }
+        if self.student.max_tokens < 8 {
+            return Some("student.max_tokens: expected at least 8".to_owned());
+        }
+        let generators = &self.generators;
+        if generators.steps == 0 || generators.batch == 0 || generators.caption_tokens < 8 {
+            return Some(
+                "generators: expected steps and batch of at least 1, caption_tokens of at least 8"
+                    .to_owned(),
+            );
+        }
+        if !(0.0..=1.0).contains(&generators.top_p) || generators.temperature <= 0.0 {
+            return Some(
+                "generators: expected top_p from 0 to 1 and a temperature above 0".to_owned(),
+            );
+        }
+        let world = matches!(self.data, DataConfig::World { .. });
+        if let Some(fidelity) = generators.oracle_fidelity {
+            if !world {
+                return Some(
+                    "generators.oracle_fidelity: expected only with data.source = \"world\""
+                        .to_owned(),
+                );
+            }
+            if !(0.0..=1.0).contains(&fidelity) {
+                return Some("generators.oracle_fidelity: expected a fraction".to_owned());
+            }
+        }
+        if let DataConfig::World { train, validation, test } = self.data {
+            if train.min(validation).min(test) < 20 {
+                return Some("data: expected at least 20 posts in each split".to_owned());
+            }
+            if let Err(error) = self.world.check() {
+                return Some(format!("world.{error}"));
+            }
+        }
+        let level = self.evaluation.level;
+        if self.evaluation.resamples < 100 || !(0.5..1.0).contains(&level) {
+            return Some(
+                "evaluation: expected at least 100 resamples and a level from 0.5 up to but \
+                 without 1"
+                    .to_owned(),
+            );
+        }
+        None
+    }
+}
