@@ -59,11 +59,9 @@ impl Dropout {
         }
         let shape = input.shape();
         let count = shape.num_elements();
-        let Some(mask) = SOURCE.with_borrow_mut(|source| {
-            source
-                .as_mut()
-                .map(|rng| draw_mask(rng, count, dropped))
-        }) else {
+        let Some(mask) = SOURCE
+            .with_borrow_mut(|source| source.as_mut().map(|rng| draw_mask(rng, count, dropped)))
+        else {
             return input;
         };
         input * Tensor::from_data(TensorData::new(mask, shape), &device)

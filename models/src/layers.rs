@@ -2,9 +2,7 @@
 
 use burn::nn::Linear;
 use burn::tensor::{
-    Bool, DType, Int, Tensor, activation,
-    backend::Backend,
-    module::attention,
+    Bool, DType, Int, Tensor, activation, backend::Backend, module::attention,
     ops::AttentionModuleOptions,
 };
 use serde::{Deserialize, Serialize};
@@ -15,7 +13,9 @@ use crate::dropout::Dropout;
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ConfigError {
     /// An activation that this crate does not know.
-    #[error("hidden_act: unknown activation `{0}`, expected gelu, gelu_new, quick_gelu, relu or silu")]
+    #[error(
+        "hidden_act: unknown activation `{0}`, expected gelu, gelu_new, quick_gelu, relu or silu"
+    )]
     UnknownActivation(String),
     /// A size that has to be a multiple of another one.
     #[error("{name} = {value} is no multiple of {divisor_name} = {divisor}")]
@@ -324,10 +324,7 @@ mod tests {
                 [[true, true, true, true, false], [true; 5]],
                 &device,
             );
-            let bias = join_biases(
-                Some(padding_bias(visible, 3)),
-                causal_bias(3, 5, &device),
-            );
+            let bias = join_biases(Some(padding_bias(visible, 3)), causal_bias(3, 5, &device));
             attend(
                 tensor(0.1, [2, 2, 3, 4]),
                 tensor(0.7, [2, 2, 5, 4]),
