@@ -4,12 +4,14 @@
 //! Face's transformers and diffusers, so that published weights can be mapped onto them.
 
 pub mod bert;
+pub mod blocks;
 pub mod captioner;
 pub mod clip;
 pub mod decoding;
 pub mod diffusion;
 pub mod dropout;
 pub mod fusion;
+pub mod kernels;
 pub mod layers;
 pub mod unet;
 pub mod vae;
