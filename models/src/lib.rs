@@ -4,6 +4,7 @@
 //! Face's transformers and diffusers, so that published weights can be mapped onto them.
 
 pub mod bert;
+pub mod blocks;
 pub mod captioner;
 pub mod clip;
 pub mod decoding;
@@ -11,6 +12,7 @@ pub mod diffusion;
 pub mod dropout;
 pub mod fusion;
 pub mod initialise;
+pub mod kernels;
 pub mod layers;
 pub mod unet;
 pub mod vae;

@@ -1,0 +1,168 @@
+use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::prelude::*;
+use burn::tensor::activation::gelu;
+
+use super::Attention;
+use crate::blocks::GroupNorm;
+
+/// The first layer of the feed-forward network: a gated linear unit with gelu
+/// (Shazeer 2020; diffusers' `GEGLU`).
+#[derive(Module, Debug)]
+pub struct Geglu<B: Backend> {
+    /// To twice the inner width: values, then gates.
+    pub proj: Linear<B>,
+}
+
+/// Feed-forward network with four times the width inside.
+///
+/// diffusers keeps its layers in one list: `net_0` here is `net.0` there, `net_2` is `net.2`
+/// (`net.1` is a dropout).
+#[derive(Module, Debug)]
+pub struct FeedForward<B: Backend> {
+    /// diffusers' `net.0`.
+    pub net_0: Geglu<B>,
+    /// diffusers' `net.2`.
+    pub net_2: Linear<B>,
+}
+
+impl<B: Backend> FeedForward<B> {
+    fn new(channels: usize, device: &B::Device) -> Self {
+        Self {
+            net_0: Geglu {
+                proj: LinearConfig::new(channels, 8 * channels).init(device),
+            },
+            net_2: LinearConfig::new(4 * channels, channels).init(device),
+        }
+    }
+
+    /// # Shapes
+    /// - input and output: `[b, n, c]`
+    pub fn forward(&self, input: Tensor<B, 3>) -> Tensor<B, 3> {
+        let [values, gates] = self
+            .net_0
+            .proj
+            .forward(input)
+            .chunk(2, 2)
+            .try_into()
+            .expect("two chunks of an even width");
+        self.net_2.forward(values * gelu(gates))
+    }
+}
+
+/// Self-attention, cross-attention, feed-forward, each normalised and around a residual
+/// (diffusers' `BasicTransformerBlock`).
+#[derive(Module, Debug)]
+pub struct BasicTransformerBlock<B: Backend> {
+    /// Before `attn1`.
+    pub norm1: LayerNorm<B>,
+    /// Self-attention.
+    pub attn1: Attention<B>,
+    /// Before `attn2`.
+    pub norm2: LayerNorm<B>,
+    /// Cross-attention to the condition.
+    pub attn2: Attention<B>,
+    /// Before `ff`.
+    pub norm3: LayerNorm<B>,
+    /// Feed-forward network.
+    pub ff: FeedForward<B>,
+}
+
+impl<B: Backend> BasicTransformerBlock<B> {
+    fn new(channels: usize, context: usize, heads: usize, device: &B::Device) -> Self {
+        let norm = || LayerNormConfig::new(channels).init(device);
+        Self {
+            norm1: norm(),
+            attn1: Attention::new(channels, channels, heads, device),
+            norm2: norm(),
+            attn2: Attention::new(channels, context, heads, device),
+            norm3: norm(),
+            ff: FeedForward::new(channels, device),
+        }
+    }
+
+    /// # Shapes
+    /// - hidden and output: `[b, n, c]`
+    /// - context: `[b, m, d]`
+    /// - bias: `[b, 1, 1, m]`
+    pub fn forward(
+        &self,
+        hidden: Tensor<B, 3>,
+        context: &Tensor<B, 3>,
+        bias: Option<&Tensor<B, 4>>,
+    ) -> Tensor<B, 3> {
+        let normal = self.norm1.forward(hidden.clone());
+        let hidden = self.attn1.forward(normal.clone(), normal, None) + hidden;
+        let normal = self.norm2.forward(hidden.clone());
+        let hidden = self.attn2.forward(normal, context.clone(), bias) + hidden;
+        self.ff.forward(self.norm3.forward(hidden.clone())) + hidden
+    }
+}
+
+/// Transformer blocks over the positions of a picture (diffusers' `Transformer2DModel`).
+#[derive(Module, Debug)]
+pub struct Transformer<B: Backend> {
+    /// Over the picture.
+    pub norm: GroupNorm<B>,
+    /// Into the blocks.
+    pub proj_in: Linear<B>,
+    /// One after the other.
+    pub transformer_blocks: Vec<BasicTransformerBlock<B>>,
+    /// Out of the blocks.
+    pub proj_out: Linear<B>,
+}
+
+/// The sizes of a [`Transformer`].
+#[derive(Clone, Copy, Debug)]
+pub struct TransformerSizes {
+    /// Channels in and out.
+    pub channels: usize,
+    /// Width of the condition.
+    pub context: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Transformer blocks.
+    pub layers: usize,
+    /// Groups of the normalisation.
+    pub groups: usize,
+}
+
+impl<B: Backend> Transformer<B> {
+    /// A transformer of these sizes.
+    pub fn new(sizes: TransformerSizes, device: &B::Device) -> Self {
+        let TransformerSizes {
+            channels,
+            context,
+            heads,
+            layers,
+            groups,
+        } = sizes;
+        Self {
+            // diffusers fixes this epsilon, whatever `norm_eps` is.
+            norm: GroupNorm::new(channels, groups, 1e-6, device),
+            proj_in: LinearConfig::new(channels, channels).init(device),
+            transformer_blocks: (0..layers)
+                .map(|_| BasicTransformerBlock::new(channels, context, heads, device))
+                .collect(),
+            proj_out: LinearConfig::new(channels, channels).init(device),
+        }
+    }
+
+    /// # Shapes
+    /// - input and output: `[b, h, w, c]`
+    /// - context: `[b, m, d]`
+    /// - bias: `[b, 1, 1, m]`
+    pub fn forward(
+        &self,
+        input: Tensor<B, 4>,
+        context: &Tensor<B, 3>,
+        bias: Option<&Tensor<B, 4>>,
+    ) -> Tensor<B, 4> {
+        let [b, h, w, c] = input.dims();
+        let positions = self.norm.forward(input.clone()).reshape([b, h * w, c]);
+        let mut hidden = self.proj_in.forward(positions);
+        for block in &self.transformer_blocks {
+            hidden = block.forward(hidden, context, bias);
+        }
+        self.proj_out.forward(hidden).reshape([b, h, w, c]) + input
+    }
+}
