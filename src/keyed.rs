@@ -3,11 +3,11 @@
 //! A [`Key`] is a hash of named fields (experiment seed, item, chain, round, purpose). Two programs
 //! that agree on the fields draw the same numbers, whatever their batch size, order or device count.
 
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// The name of a stream of random numbers.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Key(blake3::Hasher);
 
 impl Key {
@@ -40,10 +40,31 @@ impl Key {
     }
 }
 
+/// `count` independent standard normal numbers (Box and Muller 1958).
+pub fn normal(rng: &mut impl Rng, count: usize) -> Vec<f32> {
+    let mut values = Vec::with_capacity(count + 1);
+    while values.len() < count {
+        // 1 - u is in (0, 1], so the logarithm is finite.
+        let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
+        let (sin, cos) = (std::f64::consts::TAU * rng.random::<f64>()).sin_cos();
+        values.extend([(radius * cos) as f32, (radius * sin) as f32]);
+    }
+    values.truncate(count);
+    values
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::Rng;
+
+    #[test]
+    fn normal_numbers_have_mean_0_and_variance_1() {
+        let values = normal(&mut Key::new(3).rng(), 100_001);
+        let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / values.len() as f64;
+        let square = values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+        assert!(mean.abs() < 0.015, "{mean}");
+        assert!((square / values.len() as f64 - 1.0).abs() < 0.02);
+    }
 
     #[test]
     fn the_same_fields_draw_the_same_numbers_and_others_do_not() {
