@@ -1,0 +1,154 @@
+//! Relation classification by the fusion classifier: students and teachers alike.
+
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::backend::Backend;
+use burn::tensor::{ElementConversion, Tensor, TensorData};
+use mi2rage_models::fusion::{FusionClassifier, Presence, Sentences};
+use rand::Rng;
+
+use super::learner_steps;
+use crate::data::Picture;
+use crate::data::tokens::EncodedText;
+use crate::keyed::Key;
+use crate::tensors;
+use crate::train::Tally;
+
+/// The model in training.
+#[derive(Module, Debug)]
+pub struct RelationTask<B: Backend> {
+    /// The classifier.
+    pub model: FusionClassifier<B>,
+}
+
+/// A sentence, a picture or both, with the relation.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    /// The sentence with its markers, unless it is missing or masked.
+    pub text: Option<Arc<EncodedText>>,
+    /// The picture, unless it is missing or masked.
+    pub picture: Option<Arc<Picture>>,
+    /// Index of the relation; 0 is `None`.
+    pub label: usize,
+}
+
+impl Pair {
+    /// The pair without its sentence.
+    pub fn without_text(&self) -> Self {
+        Self { text: None, ..self.clone() }
+    }
+
+    /// The pair without its picture.
+    pub fn without_picture(&self) -> Self {
+        Self { picture: None, ..self.clone() }
+    }
+}
+
+/// Pairs side by side. Where a half is missing, its place holds padding that no one attends to.
+#[derive(Clone, Debug)]
+pub struct PairBatch {
+    pairs: Vec<Pair>,
+}
+
+impl PairBatch {
+    /// The pairs as they are.
+    pub fn new(pairs: Vec<Pair>) -> Self {
+        Self { pairs }
+    }
+
+    /// For training: of a pair that has both halves one is masked with the chance `masking`, either
+    /// one alike.
+    pub fn masked(pairs: impl IntoIterator<Item = Pair>, masking: f64, key: &Key) -> Self {
+        let mut rng = key.with("modality masking", 0).rng();
+        let mask = |pair: Pair| {
+            let (hit, text) = (rng.random_bool(masking), rng.random_bool(0.5));
+            match (hit && pair.text.is_some() && pair.picture.is_some(), text) {
+                (false, _) => pair,
+                (true, true) => pair.without_text(),
+                (true, false) => pair.without_picture(),
+            }
+        };
+        Self { pairs: pairs.into_iter().map(mask).collect() }
+    }
+
+    fn sentences<B: Backend>(&self, device: &B::Device) -> Option<Sentences<B>> {
+        let texts = || self.pairs.iter().map(|pair| pair.text.as_deref());
+        let longest = texts().flatten().map(|text| text.ids.len()).max()?;
+        // Few distinct lengths, so that an accelerator tunes its kernels for few shapes.
+        let n = longest.next_multiple_of(4);
+        let (mut ids, mut mask) = (Vec::new(), Vec::new());
+        for text in texts() {
+            // One visible token stands in where the sentence is missing: attention over nothing
+            // would divide by zero. Its states are replaced before anything reads them.
+            let shown = text.map_or(1, |text| text.ids.len());
+            let end = ids.len() + n;
+            ids.extend(text.iter().flat_map(|text| text.ids.iter().map(|&id| id as i32)));
+            ids.resize(end, 0);
+            mask.extend((0..n).map(|at| at < shown));
+        }
+        let marker = |of: fn(&EncodedText) -> usize| {
+            tensors::indices(texts().map(|text| text.map_or(0, of)), device)
+        };
+        let rows = self.pairs.len();
+        Some(Sentences {
+            ids: tensors::ids(&ids, rows, device),
+            mask: tensors::mask(&mask, rows, device),
+            head: marker(|text| text.head_marker),
+            tail: marker(|text| text.tail_marker),
+        })
+    }
+
+    fn pictures<B: Backend>(&self, device: &B::Device) -> Option<Tensor<B, 4>> {
+        let pictures = || self.pairs.iter().map(|pair| pair.picture.as_deref());
+        let size = pictures().flatten().next()?.width;
+        let grey = Picture { width: size, height: size, rgb: vec![128; size * size * 3] };
+        let pictures = pictures().map(|picture| picture.unwrap_or(&grey));
+        Some(tensors::pictures(pictures, size, device))
+    }
+}
+
+impl<B: Backend> RelationTask<B> {
+    /// Logits `[pairs, labels]`.
+    pub fn logits(&self, batch: &PairBatch) -> Tensor<B, 2> {
+        let device = &self.devices()[0];
+        let present = |values: Vec<bool>| {
+            let n = values.len();
+            Tensor::from_data(TensorData::new(values, [n]), device)
+        };
+        let presence = Presence {
+            text: present(batch.pairs.iter().map(|pair| pair.text.is_some()).collect()),
+            picture: present(batch.pairs.iter().map(|pair| pair.picture.is_some()).collect()),
+        };
+        self.model.forward(batch.sentences(device).as_ref(), batch.pictures(device), presence)
+    }
+
+    fn predict(&self, batch: &PairBatch) -> (Tensor<B, 2>, Tensor<B, 1>) {
+        let logits = self.logits(batch);
+        let device = &logits.device();
+        let labels = tensors::indices(batch.pairs.iter().map(|pair| pair.label), device);
+        let losses = tensors::negative_log_likelihood(logits.clone(), labels);
+        (logits, losses)
+    }
+
+    fn loss(&self, batch: &PairBatch) -> Tensor<B, 1> {
+        self.predict(batch).1.mean()
+    }
+
+    fn tally(&self, batch: &PairBatch) -> Tally {
+        let (logits, losses) = self.predict(batch);
+        let mut tally = Tally {
+            count: batch.pairs.len() as f64,
+            loss: losses.sum().into_scalar().elem(),
+            ..Tally::default()
+        };
+        for (pair, best) in batch.pairs.iter().zip(logits.argmax(1).into_data().iter::<i64>()) {
+            tally.predicted += f64::from(best != 0);
+            tally.actual += f64::from(pair.label != 0);
+            tally.hits += f64::from(best != 0 && best == pair.label as i64);
+        }
+        tally
+    }
+}
+
+learner_steps!(RelationTask, PairBatch);
