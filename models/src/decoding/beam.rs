@@ -256,33 +256,44 @@ pub(super) fn decode<M: NextToken>(
             best: None,
         })
         .collect();
-    let first: Vec<usize> = (0..requests.len() * width).map(|row| row / width).collect();
-    model.reorder(&first);
+    // While the shortest prompt lasts, all beams of a search are the same: one row stands for them.
+    let mut rows_each = 1;
     let mut fed = 0;
     while searches.iter().any(|search| !search.beams.is_empty()) {
         let tokens: Vec<u32> = searches
             .iter()
-            .flat_map(|search| (0..width).map(move |beam| search.input(beam, fed)))
+            .flat_map(|search| (0..rows_each).map(move |beam| search.input(beam, fed)))
             .collect();
         let scores = step(model, &tokens, fed)?;
         fed += 1;
-        let mut order: Vec<usize> = (0..first.len()).collect();
-        let rows = scores
-            .chunks(vocabulary * width)
-            .zip(order.chunks_mut(width));
-        for ((search, (values, order)), base) in
-            searches.iter_mut().zip(rows).zip((0..).step_by(width))
+        let choosing = |search: &Search| fed >= search.request.prompt.len();
+        for (search, values) in searches
+            .iter_mut()
+            .zip(scores.chunks(vocabulary * rows_each))
         {
-            if fed >= search.request.prompt.len() {
+            if choosing(search) {
                 search.advance(values, vocabulary);
-                for (place, beam) in order.iter_mut().zip(&search.beams) {
-                    *place = base + beam.row;
-                }
             }
         }
-        if order.iter().enumerate().any(|(row, &from)| row != from) {
+        if !searches.iter().any(choosing) {
+            continue;
+        }
+        // A place without a beam of its own keeps a row of the same search.
+        let order: Vec<usize> = searches
+            .iter()
+            .enumerate()
+            .flat_map(|(index, search)| {
+                let beams = choosing(search).then_some(&search.beams);
+                (0..width).map(move |place| {
+                    let beam = beams.and_then(|beams| beams.get(place));
+                    index * rows_each + beam.map_or(0, |beam| beam.row)
+                })
+            })
+            .collect();
+        if rows_each != width || order.iter().enumerate().any(|(row, &from)| row != from) {
             model.reorder(&order);
         }
+        rows_each = width;
     }
     Ok(searches
         .into_iter()

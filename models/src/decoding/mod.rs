@@ -19,6 +19,9 @@ use thiserror::Error;
 ///
 /// The model owns what it remembers of them (its cache); all rows are equally long at all times.
 pub trait NextToken {
+    /// The number of rows.
+    fn rows(&self) -> usize;
+
     /// The number of tokens; they are numbered from 0.
     fn vocabulary(&self) -> usize;
 
@@ -102,6 +105,14 @@ pub struct Decoded {
 /// Why a batch cannot be decoded. `row` is the request's place in the batch.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum DecodingError {
+    /// The model has one row for each request.
+    #[error("{requests} requests for {rows} rows of the model")]
+    Rows {
+        /// Rows that the model holds.
+        rows: usize,
+        /// Requests given.
+        requests: usize,
+    },
     /// A prompt holds at least the start token.
     #[error("row {row}: the prompt is empty; it needs a start token at least")]
     EmptyPrompt {
@@ -249,7 +260,7 @@ impl<'a> Choices<'a> {
             return new >= self.options.min_new_tokens;
         }
         let token = token as usize;
-        !self.never[token] && !(after_phrase && self.continuation[token])
+        !(self.never[token] || after_phrase && self.continuation[token])
     }
 }
 
@@ -309,6 +320,12 @@ fn check<M: NextToken>(
                 });
             }
         }
+    }
+    if model.rows() != requests.len() {
+        return Err(DecodingError::Rows {
+            rows: model.rows(),
+            requests: requests.len(),
+        });
     }
     let vocabulary = model.vocabulary();
     for (row, request) in requests.iter().enumerate() {

@@ -39,6 +39,10 @@ impl Table {
 }
 
 impl NextToken for Table {
+    fn rows(&self) -> usize {
+        self.prefixes.len()
+    }
+
     fn vocabulary(&self) -> usize {
         self.vocabulary
     }
@@ -436,6 +440,15 @@ fn a_request_that_cannot_be_decoded_is_named() {
             "{found}"
         );
     }
+    let mut table = Table::new(0, 8, 3);
+    let rows = decode(&mut table, &[prompt(&[1])], &options(greedy, 4), &mut []);
+    assert_eq!(
+        rows,
+        Err(Rows {
+            rows: 3,
+            requests: 1
+        })
+    );
     let mut table = Table::new(0, 8, 1);
     let missing = decode(&mut table, &[prompt(&[1])], &options(NUCLEUS, 4), &mut []);
     assert_eq!(missing, Err(Generators { rngs: 0, rows: 1 }));
