@@ -12,6 +12,7 @@ pub mod dropout;
 pub mod fusion;
 pub mod initialise;
 pub mod layers;
+pub mod loss;
 pub mod unet;
 pub mod vae;
 pub mod vit;
