@@ -14,6 +14,7 @@ pub mod fusion;
 pub mod initialise;
 pub mod kernels;
 pub mod layers;
+pub mod loss;
 pub mod unet;
 pub mod vae;
 pub mod vit;
