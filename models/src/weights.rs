@@ -223,10 +223,18 @@ pub fn from_bytes<B: Backend, M: Module<B>>(
 ///
 /// [`WeightsError::Io`] and [`WeightsError::Format`].
 pub fn metadata(path: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
-    let bytes = read(path)?;
+    metadata_of(&read(path)?, &path.display().to_string())
+}
+
+/// The metadata of a file in memory; `origin` names it in errors.
+///
+/// # Errors
+///
+/// [`WeightsError::Format`].
+pub fn metadata_of(bytes: &[u8], origin: &str) -> Result<BTreeMap<String, String>, WeightsError> {
     let (_, header) =
-        SafeTensors::read_metadata(&bytes).map_err(|source| WeightsError::Format {
-            origin: path.display().to_string(),
+        SafeTensors::read_metadata(bytes).map_err(|source| WeightsError::Format {
+            origin: origin.to_owned(),
             source,
         })?;
     Ok(header.metadata().clone().into_iter().flatten().collect())

@@ -5,6 +5,7 @@ mod ema;
 mod renderer;
 mod schedule;
 mod strategy;
+pub mod tasks;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

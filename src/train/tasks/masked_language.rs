@@ -7,6 +7,7 @@ use mi2rage_models::bert::BertForMaskedLm;
 use rand::Rng;
 
 use super::learner_steps;
+use crate::data::tokens::Padded;
 use crate::keyed::Key;
 use crate::tensors;
 use crate::train::Tally;
@@ -47,10 +48,10 @@ pub struct Vocabulary {
 }
 
 impl MaskedBatch {
-    /// Hides tokens of padded sentences `[rows][n]`, as the key says.
-    pub fn new(padded: &[Vec<u32>], mask: Vec<bool>, vocabulary: Vocabulary, key: &Key) -> Self {
+    /// Hides tokens of padded sentences, as the key says.
+    pub fn new(padded: Padded, vocabulary: Vocabulary, key: &Key) -> Self {
         let mut rng = key.with("masking", 0).rng();
-        let mut ids: Vec<u32> = padded.concat();
+        let Padded { mut ids, mask, rows, .. } = padded;
         let (mut chosen, mut targets) = (Vec::new(), Vec::new());
         let ordinary: Vec<usize> = (0..ids.len())
             .filter(|&at| mask[at] && ids[at] >= vocabulary.first_ordinary)
@@ -71,7 +72,7 @@ impl MaskedBatch {
             }
         }
         let ids = ids.into_iter().map(|id| id as i32).collect();
-        Self { rows: padded.len(), ids, mask, chosen, targets }
+        Self { rows, ids, mask, chosen, targets }
     }
 }
 
@@ -99,13 +100,10 @@ impl<B: Backend> MaskedLanguage<B> {
     fn tally(&self, batch: &MaskedBatch) -> Tally {
         let (logits, losses) = self.predict(batch);
         let count = batch.targets.len() as f64;
-        let best = logits.argmax(1).into_data();
-        let right =
-            best.iter::<i64>().zip(&batch.targets).filter(|(a, b)| *a == **b as i64).count();
         Tally {
             count,
             loss: losses.sum().into_scalar().elem(),
-            hits: right as f64,
+            hits: super::right(logits, &batch.targets),
             predicted: count,
             actual: count,
         }

@@ -2,10 +2,13 @@
 
 pub mod autoencoder;
 pub mod captions;
-pub mod diffusion;
+// pub mod diffusion;
 pub mod masked_language;
-pub mod relations;
+// pub mod relations;
 pub mod scenes;
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
 
 /// Implements burn-train's two steps by a task's inherent
 /// `loss(&self, &Batch) -> Tensor<B, 1>` and `tally(&self, &Batch) -> Tally`.
@@ -34,3 +37,9 @@ macro_rules! learner_steps {
     };
 }
 pub(crate) use learner_steps;
+
+/// How many rows of `[rows, classes]` have their largest logit at the target.
+fn right<B: Backend>(logits: Tensor<B, 2>, targets: &[usize]) -> f64 {
+    let best = logits.argmax(1).into_data();
+    best.iter::<i64>().zip(targets).filter(|(best, target)| *best == **target as i64).count() as f64
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{ElementConversion, Tensor};
-use mi2rage_models::vit::VitForImageClassification;
+use mi2rage_models::vit::ViTForImageClassification;
 
 use super::learner_steps;
 use crate::data::Picture;
@@ -16,7 +16,7 @@ use crate::train::Tally;
 #[derive(Module, Debug)]
 pub struct Scenes<B: Backend> {
     /// The encoder with its head.
-    pub model: VitForImageClassification<B>,
+    pub model: ViTForImageClassification<B>,
 }
 
 /// Pictures and the number of what each shows.
@@ -45,14 +45,11 @@ impl<B: Backend> Scenes<B> {
 
     fn tally(&self, batch: &SceneBatch) -> Tally {
         let (logits, losses) = self.predict(batch);
-        let best = logits.argmax(1).into_data();
-        let right =
-            best.iter::<i64>().zip(&batch.classes).filter(|(a, b)| *a == **b as i64).count();
         let count = batch.classes.len() as f64;
         Tally {
             count,
             loss: losses.sum().into_scalar().elem(),
-            hits: right as f64,
+            hits: super::right(logits, &batch.classes),
             predicted: count,
             actual: count,
         }

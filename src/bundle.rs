@@ -1,0 +1,160 @@
+//! The trained generators and encoders: those embedded in the program, or a folder of the same
+//! files as `mi2rage pretrain` writes it.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::backend::Backend;
+use mi2rage_models::weights::{self, WeightsError};
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use crate::data::DataError;
+use crate::data::tokens::Tokenizer;
+
+/// The tokenizer's file.
+pub const TOKENIZER: &str = "tokenizer.json";
+/// The autoencoder's file.
+pub const AUTOENCODER: &str = "autoencoder.safetensors";
+/// The file of the U-Net and its text encoder.
+pub const DIFFUSION: &str = "diffusion.safetensors";
+/// The captioner's file.
+pub const CAPTIONER: &str = "captioner.safetensors";
+/// The file of BERT with its masked-language head.
+pub const TEXT: &str = "text-encoder.safetensors";
+/// The file of ViT with its scene classifier.
+pub const VISION: &str = "vision-encoder.safetensors";
+
+/// Every file of a bundle.
+pub const FILES: [&str; 6] = [TOKENIZER, AUTOENCODER, DIFFUSION, CAPTIONER, TEXT, VISION];
+
+/// Why a bundle could not be used.
+#[derive(Debug, Error)]
+pub enum BundleError {
+    /// A file is missing or cannot be read.
+    #[error("{path}: {source}; expected a folder with {}", FILES.join(", "))]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file does not say which model it holds.
+    #[error("{origin}: its metadata has no usable `config`: {what}")]
+    Config {
+        /// The file.
+        origin: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The weights do not fit.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The tokenizer is unusable.
+    #[error(transparent)]
+    Tokenizer(#[from] DataError),
+}
+
+/// A set of files, in memory.
+#[derive(Clone)]
+pub struct Bundle {
+    origin: String,
+    files: BTreeMap<&'static str, Cow<'static, [u8]>>,
+}
+
+macro_rules! embedded {
+    ($($file:literal),*) => {
+        [$(($file, include_bytes!(concat!("../models/assets/", $file)).as_slice())),*]
+    };
+}
+
+impl Bundle {
+    /// The embedded weights for `bundled`, else those of a folder.
+    ///
+    /// # Errors
+    ///
+    /// A file of the folder is missing.
+    pub fn open(name: &str) -> Result<Self, BundleError> {
+        if name == "bundled" { Ok(Self::embedded()) } else { Self::folder(Path::new(name)) }
+    }
+
+    /// The weights that are part of the program.
+    pub fn embedded() -> Self {
+        let files = embedded![
+            "tokenizer.json",
+            "autoencoder.safetensors",
+            "diffusion.safetensors",
+            "captioner.safetensors",
+            "text-encoder.safetensors",
+            "vision-encoder.safetensors"
+        ];
+        let files = files.into_iter().map(|(name, bytes)| (name, Cow::Borrowed(bytes))).collect();
+        Self { origin: "bundled".to_owned(), files }
+    }
+
+    /// The weights of a folder.
+    ///
+    /// # Errors
+    ///
+    /// A file is missing.
+    pub fn folder(folder: &Path) -> Result<Self, BundleError> {
+        let mut files = BTreeMap::new();
+        for name in FILES {
+            let path = folder.join(name);
+            let bytes =
+                std::fs::read(&path).map_err(|source| BundleError::Read { path, source })?;
+            files.insert(name, Cow::Owned(bytes));
+        }
+        Ok(Self { origin: folder.display().to_string(), files })
+    }
+
+    /// The hash of one file, 32 hexadecimal digits.
+    pub fn hash(&self, file: &str) -> String {
+        let bytes = self.files.get(file).map_or(&[][..], |bytes| bytes);
+        blake3::hash(bytes).to_hex()[..32].to_owned()
+    }
+
+    /// The hashes of all files by name.
+    pub fn hashes(&self) -> BTreeMap<String, String> {
+        self.files.keys().map(|name| ((*name).to_owned(), self.hash(name))).collect()
+    }
+
+    /// The tokenizer that all models share.
+    ///
+    /// # Errors
+    ///
+    /// The file is no such tokenizer.
+    pub fn tokenizer(&self) -> Result<Tokenizer, BundleError> {
+        let origin = self.origin_of(TOKENIZER);
+        Ok(Tokenizer::from_bytes(Path::new(&origin), &self.files[TOKENIZER])?)
+    }
+
+    /// A model and its configuration: `init` makes the module that the weights go into.
+    ///
+    /// # Errors
+    ///
+    /// The file names no configuration, an unusable one, or weights that do not fit it.
+    pub fn model<B: Backend, C: DeserializeOwned, M: Module<B>>(
+        &self,
+        file: &str,
+        device: &B::Device,
+        init: impl FnOnce(&C) -> Result<M, String>,
+    ) -> Result<(C, M), BundleError> {
+        let origin = self.origin_of(file);
+        let bytes = &self.files[file];
+        let config_error = |what: String| BundleError::Config { origin: origin.clone(), what };
+        let metadata = weights::metadata_of(bytes, &origin)?;
+        let text =
+            metadata.get("config").ok_or_else(|| config_error("the key is missing".to_owned()))?;
+        let config: C = serde_json::from_str(text).map_err(|e| config_error(e.to_string()))?;
+        let module = init(&config).map_err(config_error)?;
+        let module = weights::from_bytes(module, bytes, &origin, device)?;
+        Ok((config, module))
+    }
+
+    fn origin_of(&self, file: &str) -> String {
+        format!("{}/{file}", self.origin)
+    }
+}

@@ -1,0 +1,155 @@
+//! Training of the bundled weights on the world's web corpus: one part a file, each resumable.
+//!
+//! Nothing here sees a relation label: the generators learn from captioned pictures, BERT from the
+//! captions alone, ViT from which scene a picture shows.
+
+mod corpus;
+mod parts;
+pub mod scores;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use anyhow::Context as _;
+use burn::tensor::backend::Backend;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::bundle;
+use crate::config::pretrain::PretrainConfig;
+use crate::device::{DeviceChoice, Job};
+use crate::experiment::folder::{RunFolder, fingerprint};
+use crate::train::{Context, CurvePoint};
+use corpus::Corpus;
+
+/// What is trained by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// The vocabulary.
+    Tokenizer,
+    /// The autoencoder of pictures.
+    Autoencoder,
+    /// The vision encoder.
+    Vision,
+    /// The text encoder.
+    Text,
+    /// The captioner.
+    Captioner,
+    /// The diffusion model; needs the autoencoder.
+    Diffusion,
+}
+
+impl Part {
+    /// In the order of training.
+    pub const ALL: [Part; 6] = [
+        Part::Tokenizer,
+        Part::Autoencoder,
+        Part::Vision,
+        Part::Text,
+        Part::Captioner,
+        Part::Diffusion,
+    ];
+
+    /// The file that the part makes.
+    pub fn file(self) -> &'static str {
+        match self {
+            Part::Tokenizer => bundle::TOKENIZER,
+            Part::Autoencoder => bundle::AUTOENCODER,
+            Part::Vision => bundle::VISION,
+            Part::Text => bundle::TEXT,
+            Part::Captioner => bundle::CAPTIONER,
+            Part::Diffusion => bundle::DIFFUSION,
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.to_possible_value().map(|value| value.get_name().to_owned());
+        out.write_str(&name.unwrap_or_default())
+    }
+}
+
+/// How a part came about; kept beside the weights.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Training {
+    /// Held-out values by name.
+    pub scores: BTreeMap<String, f64>,
+    /// One point an epoch.
+    pub curve: Vec<CurvePoint>,
+    /// The hash of the written file.
+    pub hash: String,
+}
+
+/// What a part's inputs are hashed from: its own section and what it stands on.
+fn inputs(config: &PretrainConfig, part: Part) -> String {
+    let section = match part {
+        Part::Tokenizer => serde_json::json!(config.vocabulary),
+        Part::Autoencoder => serde_json::json!(config.autoencoder),
+        Part::Vision => serde_json::json!(config.vision),
+        Part::Text => serde_json::json!([config.text, config.vocabulary]),
+        Part::Captioner => serde_json::json!([config.captioner, config.vocabulary]),
+        Part::Diffusion => {
+            serde_json::json!([config.diffusion, config.autoencoder, config.vocabulary])
+        }
+    };
+    fingerprint(&(part, section, config.seed, &config.world, config.train, config.held_out))
+}
+
+struct Pretraining<'a> {
+    config: &'a PretrainConfig,
+    parts: &'a [Part],
+    folder: &'a RunFolder,
+    context: &'a Context,
+}
+
+impl Job for Pretraining<'_> {
+    type Output = anyhow::Result<()>;
+
+    fn run<B: Backend>(self, device: B::Device) -> anyhow::Result<()> {
+        let mut corpus = None;
+        for &part in self.parts {
+            let stage = format!("pretrain-{part}");
+            let inputs = inputs(self.config, part);
+            let written = self.folder.path().join(part.file()).exists();
+            if written && self.folder.finished::<Training>(&stage, &inputs).is_some() {
+                self.context.progress.line(format!("{part}: finished already"));
+                continue;
+            }
+            let corpus = corpus.get_or_insert_with(|| Corpus::make(self.config, self.context));
+            // A finished record without its file is no finished part.
+            self.folder.forget(&stage)?;
+            let (training, cost) = self.folder.stage(&stage, &inputs, || {
+                parts::train::<B>(part, self.config, corpus, self.folder, self.context, &device)
+            })?;
+            let scores: Vec<String> =
+                training.scores.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+            self.context.progress.line(format!(
+                "{part}: {:.0} s, {}",
+                cost.seconds,
+                scores.join(", ")
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Trains the parts that are not finished and writes them to `out`.
+///
+/// # Errors
+///
+/// An interrupt, a training that diverges, a folder that cannot be written.
+pub fn run(
+    config: &PretrainConfig,
+    parts: &[Part],
+    out: &Path,
+    device: DeviceChoice,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let folder = RunFolder::open(out)?;
+    device
+        .run(Pretraining { config, parts, folder: &folder, context })?
+        .with_context(|| format!("pretraining into {}", out.display()))
+}
