@@ -22,7 +22,7 @@ pub fn conv3x3<B: Backend>(
         Stride::Two => (1, 2),
         Stride::TwoPaddedAfter => (0, 2),
     };
-    let padded = input.pad((before, 1, before, 1), 0.0);
+    let padded = input.pad([(before, 1), (before, 1), (0, 0)], 0.0);
     let (out_h, out_w) = (
         (h + before + 1 - 3) / step + 1,
         (w + before + 1 - 3) / step + 1,

@@ -1,0 +1,55 @@
+/// What can be wrong with a schedule or a sampler's settings.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum DiffusionError {
+    /// A schedule needs at least one step.
+    #[error("num_train_timesteps must be at least 1")]
+    NoTrainingSteps,
+    /// Betas are variances of a step that leaves something of the sample.
+    #[error("betas must rise within 0 and 1: beta_start is {beta_start}, beta_end is {beta_end}")]
+    Betas {
+        /// The first.
+        beta_start: f64,
+        /// The last.
+        beta_end: f64,
+    },
+    /// More or fewer steps than the sampler can take.
+    #[error("{kind} takes {least} to {most} steps, not {steps}")]
+    Steps {
+        /// Name of the sampler.
+        kind: &'static str,
+        /// The steps asked for.
+        steps: usize,
+        /// The fewest.
+        least: usize,
+        /// The most.
+        most: usize,
+    },
+    /// The offset moves the first timestep out of the schedule.
+    #[error(
+        "steps_offset {offset} moves the first of {steps} steps to timestep {timestep}; the schedule ends at {last}"
+    )]
+    Offset {
+        /// `steps_offset`.
+        offset: usize,
+        /// The steps asked for.
+        steps: usize,
+        /// The timestep that came of it.
+        timestep: usize,
+        /// The last timestep of the schedule.
+        last: usize,
+    },
+    /// The sampler has no form for what the model predicts.
+    #[error("{kind} does not know the prediction type {prediction}")]
+    Prediction {
+        /// Name of the sampler.
+        kind: &'static str,
+        /// Name of the prediction type.
+        prediction: &'static str,
+    },
+    /// No such sampler.
+    #[error("no sampler is named {name:?}; known are ddpm, ddim, dpmpp_2m, euler, pndm")]
+    UnknownSampler {
+        /// The name.
+        name: String,
+    },
+}
