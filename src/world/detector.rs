@@ -1,0 +1,457 @@
+//! Which form does a picture show? The renderer's own answer, for pictures that a generator drew.
+//!
+//! A picture is explained as `background * (1 - main - second) + a * main + b * second`: the background of each
+//! row is the median of its border pixels, `main` and `second` are the areas of a form at some place and size,
+//! `a` and `b` the colours that fit best. The form that explains most of what is not background wins.
+
+use image::RgbImage;
+use image::imageops::{FilterType, resize};
+use rayon::prelude::*;
+
+use super::forms::{CATALOGUE, cue_of};
+use super::renderer::{HALF_SIDE, SCALES};
+use crate::data::Picture;
+
+/// What a picture shows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Detection {
+    /// The form that fits best, whether it fits well or not.
+    pub form: usize,
+    /// The relation that the form shows; `None` for a neutral form and where no form fits.
+    pub cue: Option<usize>,
+    /// The share of what is not background that the form explains, at most 1.
+    pub score: f32,
+}
+
+impl Detection {
+    /// Whether the picture shows a form at all.
+    pub fn is_clear(&self) -> bool {
+        self.score >= CLEAR
+    }
+}
+
+/// The least score of a picture that shows a form.
+const CLEAR: f32 = 0.5;
+/// Pictures are looked at in this size and in half of it.
+const SIDE: usize = 32;
+/// How many pixels beyond the border a form's square may reach.
+const PADDING: usize = 8;
+/// Sizes that are tried, from the smallest to the largest.
+const STEPS: usize = 7;
+/// How far from the centre a form is looked for, in pixels of the half-sized picture.
+const REACH: isize = 2;
+/// How many forms of the coarse search are looked at closely.
+const FINALISTS: usize = 8;
+
+/// Each pixel of a template covers a square of this side, in pixels: generated pictures are soft at the edges.
+const SOFTNESS: f32 = 2.0;
+
+/// Finds forms in pictures.
+#[derive(Debug)]
+pub struct Detector {
+    /// By form, then step: the form in the half-sized picture.
+    coarse: Vec<Vec<Template>>,
+    /// By form, then step, then quarter of a pixel that the form is centred in.
+    fine: Vec<Vec<[Template; 4]>>,
+}
+
+/// The areas of a form's inks.
+#[derive(Debug)]
+struct Template {
+    /// Pixels along each side, a multiple of [`LANES`].
+    side: usize,
+    /// The side's part to the left of and above the centre.
+    before: usize,
+    main: Vec<f32>,
+    second: Vec<f32>,
+    /// Per row, the sums of `area * main`, `area * second` and `area * area`, with `area = main + second`.
+    rows: Vec<[f32; 3]>,
+    /// The sums of `main * main`, `main * second`, `second * second`.
+    gram: [f32; 3],
+}
+
+const LANES: usize = 4;
+
+impl Template {
+    /// Form `form`, its half side `half` pixels, its centre `offset` right of and below a pixel corner.
+    fn new(form: usize, half: f32, offset: [f32; 2]) -> Self {
+        let before = half.ceil() as usize + 1;
+        let side = (2 * before + 1).next_multiple_of(LANES);
+        let step = 1.0 / half;
+        let (mut main, mut second) = (Vec::new(), Vec::new());
+        for row in 0..side {
+            for column in 0..side {
+                let at = |index: usize, offset: f32| (index as f32 - before as f32 - offset) * step;
+                let soft = (SOFTNESS - 1.0) / 2.0 * step;
+                let [m, s] = CATALOGUE[form].coverage(
+                    at(column, offset[0]) - soft,
+                    at(row, offset[1]) - soft,
+                    step * SOFTNESS,
+                );
+                main.push(m);
+                second.push(s);
+            }
+        }
+        let mut gram = [0.0; 3];
+        let mut rows = vec![[0.0; 3]; side];
+        for (index, (m, s)) in main.iter().zip(&second).enumerate() {
+            let area = m + s;
+            for (sum, term) in gram.iter_mut().zip([m * m, m * s, s * s]) {
+                *sum += term;
+            }
+            for (sum, term) in rows[index / side]
+                .iter_mut()
+                .zip([area * m, area * s, area * area])
+            {
+                *sum += term;
+            }
+        }
+        Self {
+            side,
+            before,
+            main,
+            second,
+            rows,
+            gram,
+        }
+    }
+}
+
+/// A picture with its background taken off.
+struct Field {
+    /// Pixels along a row, padding included.
+    stride: usize,
+    /// Per channel: the pixel less its row's background; 0 in the padding.
+    difference: [Vec<f32>; 3],
+    /// Per channel and row.
+    background: [Vec<f32>; 3],
+    /// The sum of the squared differences.
+    energy: f32,
+}
+
+impl Field {
+    /// `rgb`: `side * side` pixels, 0 to 1.
+    fn new(rgb: &[[f32; 3]], side: usize) -> Self {
+        let stride = side + 2 * PADDING;
+        let border = side / 8;
+        let mut difference = [(); 3].map(|()| vec![0.0; stride * stride]);
+        let mut background = [(); 3].map(|()| vec![0.0; stride]);
+        let mut energy = 0.0;
+        for channel in 0..3 {
+            for row in 0..stride {
+                let inside = row.clamp(PADDING, PADDING + side - 1) - PADDING;
+                let pixels = &rgb[inside * side..][..side];
+                let mut edge: Vec<f32> = (0..border)
+                    .chain(side - border..side)
+                    .map(|column| pixels[column][channel])
+                    .collect();
+                edge.sort_by(f32::total_cmp);
+                let back = (edge[border - 1] + edge[border]) / 2.0;
+                background[channel][row] = back;
+                if row == inside + PADDING {
+                    for (column, pixel) in pixels.iter().enumerate() {
+                        let value = pixel[channel] - back;
+                        difference[channel][row * stride + PADDING + column] = value;
+                        energy += value * value;
+                    }
+                }
+            }
+        }
+        Self {
+            stride,
+            difference,
+            background,
+            energy,
+        }
+    }
+
+    /// How much of the picture's energy `template` explains with its centre at the pixel corner `centre`.
+    fn explained(&self, template: &Template, centre: [usize; 2]) -> f32 {
+        let [left, top] = centre.map(|at| at + PADDING - template.before);
+        let [mm, ms, ss] = template.gram;
+        let determinant = mm * ss - ms * ms;
+        let mut change = 0.0;
+        for channel in 0..3 {
+            let (mut tm, mut ts, mut squares) = (0.0, 0.0, 0.0);
+            for row in 0..template.side {
+                let from = (top + row) * self.stride + left;
+                let pixels = &self.difference[channel][from..from + template.side];
+                let area = row * template.side..(row + 1) * template.side;
+                let dm = dot(pixels, &template.main[area.clone()]);
+                let ds = dot(pixels, &template.second[area]);
+                let back = self.background[channel][top + row];
+                let [am, as_, aa] = template.rows[row];
+                tm += dm + back * am;
+                ts += ds + back * as_;
+                squares += back * (2.0 * (dm + ds) + back * aa);
+            }
+            let fitted = if ss < 0.5 {
+                tm * tm / mm
+            } else {
+                (ss * tm * tm - 2.0 * ms * tm * ts + mm * ts * ts) / determinant
+            };
+            change += fitted - squares;
+        }
+        change / self.energy.max(ENERGY_FLOOR)
+    }
+}
+
+/// A picture with less energy than this (a pixel or two of faint colour) is empty.
+const ENERGY_FLOOR: f32 = 1.0;
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0; LANES];
+    for (a, b) in a.chunks_exact(LANES).zip(b.chunks_exact(LANES)) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    sums.iter().sum()
+}
+
+impl Default for Detector {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Detector {
+    /// Prepares the forms; takes a fraction of a second.
+    pub fn new() -> Self {
+        let half = |step: usize, side: usize| {
+            let share = step as f32 / (STEPS - 1) as f32;
+            (SCALES[0] + (SCALES[1] - SCALES[0]) * share) * HALF_SIDE * side as f32
+        };
+        let forms = 0..CATALOGUE.len();
+        let (coarse, fine) = forms
+            .into_par_iter()
+            .map(|form| {
+                (0..STEPS)
+                    .map(|step| {
+                        let coarse = Template::new(form, half(step, SIDE / 2), [0.0; 2]);
+                        let fine = [[0.0, 0.0], [0.5, 0.0], [0.0, 0.5], [0.5, 0.5]]
+                            .map(|offset| Template::new(form, half(step, SIDE), offset));
+                        (coarse, fine)
+                    })
+                    .unzip()
+            })
+            .unzip();
+        Self { coarse, fine }
+    }
+
+    /// What `picture` shows. Pictures of another size than 32 pixels a side are resized.
+    pub fn detect(&self, picture: &Picture) -> Detection {
+        let rgb = pixels(picture);
+        let small: Vec<[f32; 3]> = (0..SIDE * SIDE / 4)
+            .map(|index| {
+                let (row, column) = (index / (SIDE / 2) * 2, index % (SIDE / 2) * 2);
+                let at = row * SIDE + column;
+                [0, 1, 2].map(|channel| {
+                    [at, at + 1, at + SIDE, at + SIDE + 1]
+                        .map(|pixel| rgb[pixel][channel])
+                        .iter()
+                        .sum::<f32>()
+                        / 4.0
+                })
+            })
+            .collect();
+        let (field, small) = (Field::new(&rgb, SIDE), Field::new(&small, SIDE / 2));
+        let mut rough: Vec<(f32, usize, Place)> = (0..CATALOGUE.len())
+            .map(|form| {
+                let (score, place) = self.search_coarse(&small, form);
+                (score, form, place)
+            })
+            .collect();
+        rough.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let (mut form, mut score) = (rough[0].1, f32::NEG_INFINITY);
+        for &(_, candidate, place) in rough.iter().take(FINALISTS) {
+            let explained = self.search_fine(&field, candidate, place);
+            if explained > score {
+                (form, score) = (candidate, explained);
+            }
+        }
+        Detection {
+            form,
+            cue: cue_of(form).filter(|_| score >= CLEAR),
+            score,
+        }
+    }
+
+    /// The best place of a form in the half-sized picture.
+    fn search_coarse(&self, field: &Field, form: usize) -> (f32, Place) {
+        let mut best = (f32::NEG_INFINITY, Place::default());
+        for step in (1..STEPS).step_by(2) {
+            for dy in -REACH..=REACH {
+                for dx in -REACH..=REACH {
+                    let centre = [dx, dy].map(|by| (SIDE / 4).saturating_add_signed(by));
+                    let explained = field.explained(&self.coarse[form][step], centre);
+                    if explained > best.0 {
+                        best = (explained, Place { step, centre });
+                    }
+                }
+            }
+        }
+        best
+    }
+
+    /// The best fit of a form near `place`.
+    fn search_fine(&self, field: &Field, form: usize, place: Place) -> f32 {
+        let mut best = f32::NEG_INFINITY;
+        for step in place.step - 1..=place.step + 1 {
+            for template in &self.fine[form][step] {
+                for dy in 0..3 {
+                    for dx in 0..3 {
+                        let centre = [2 * place.centre[0] + dx - 1, 2 * place.centre[1] + dy - 1];
+                        best = best.max(field.explained(template, centre));
+                    }
+                }
+            }
+        }
+        best
+    }
+}
+
+/// A size, and a centre in pixels of the half-sized picture.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    step: usize,
+    centre: [usize; 2],
+}
+
+/// The pixels, 0 to 1, of the picture in the detector's size.
+fn pixels(picture: &Picture) -> Vec<[f32; 3]> {
+    let whole = |rgb: &[u8]| {
+        rgb.chunks_exact(3)
+            .map(|pixel| [0, 1, 2].map(|channel| f32::from(pixel[channel]) / 255.0))
+            .collect()
+    };
+    if (picture.width, picture.height) == (SIDE, SIDE) {
+        return whole(&picture.rgb);
+    }
+    let image = RgbImage::from_fn(picture.width as u32, picture.height as u32, |x, y| {
+        let at = (y as usize * picture.width + x as usize) * 3;
+        image::Rgb([0, 1, 2].map(|channel| picture.rgb[at + channel]))
+    });
+    whole(resize(&image, SIDE as u32, SIDE as u32, FilterType::Triangle).as_raw())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use rand::Rng;
+
+    use super::*;
+    use crate::keyed::Key;
+    use crate::world::forms::FORMS;
+    use crate::world::renderer::render;
+
+    fn normal(rng: &mut impl Rng) -> f32 {
+        let (u, v): (f32, f32) = (1.0 - rng.random::<f32>(), rng.random());
+        (-2.0 * u.ln()).sqrt() * (std::f32::consts::TAU * v).cos()
+    }
+
+    /// A Gaussian blur of standard deviation `sigma` pixels, then noise of standard deviation `noise`.
+    fn spoil(picture: &Picture, sigma: f32, noise: f32, rng: &mut impl Rng) -> Picture {
+        let kernel: Vec<f32> = (-3..=3)
+            .map(|at| (-((at * at) as f32) / (2.0 * sigma * sigma)).exp())
+            .collect();
+        let total: f32 = kernel.iter().sum();
+        let (width, height) = (picture.width as i32, picture.height as i32);
+        let blur = |from: &[f32], dx: i32, dy: i32| -> Vec<f32> {
+            (0..from.len() as i32)
+                .map(|index| {
+                    let (pixel, channel) = (index / 3, index % 3);
+                    (-3..=3)
+                        .map(|k| {
+                            let x = (pixel % width + k * dx).clamp(0, width - 1);
+                            let y = (pixel / width + k * dy).clamp(0, height - 1);
+                            from[((y * width + x) * 3 + channel) as usize]
+                                * kernel[(k + 3) as usize]
+                                / total
+                        })
+                        .sum()
+                })
+                .collect()
+        };
+        let sharp: Vec<f32> = picture.rgb.iter().map(|&value| f32::from(value)).collect();
+        let rgb = blur(&blur(&sharp, 1, 0), 0, 1)
+            .into_iter()
+            .map(|value| (value + noise * normal(rng)).round().clamp(0.0, 255.0) as u8)
+            .collect();
+        Picture {
+            width: picture.width,
+            height: picture.height,
+            rgb,
+        }
+    }
+
+    /// The share of right cue decisions (neutral and unclear are one) and of right forms; prints what went wrong.
+    fn accuracy(size: usize, rounds: usize, spoiled: Option<(f32, f32)>) -> (f64, f64) {
+        let detector = Detector::new();
+        let (mut cues, mut forms, mut low) = (0, 0, 1.0f32);
+        let started = Instant::now();
+        for index in 0..rounds * FORMS {
+            let form = index % FORMS;
+            let mut rng = Key::new(17).with("detector", index).rng();
+            let mut picture = render(form, size, &mut rng);
+            if let Some((sigma, noise)) = spoiled {
+                picture = spoil(&picture, sigma, noise, &mut rng);
+            }
+            let found = detector.detect(&picture);
+            cues += usize::from(found.cue == cue_of(form));
+            forms += usize::from(found.form == form);
+            low = low.min(found.score);
+            if found.form != form || !found.is_clear() {
+                println!(
+                    "{} seen as {} ({:.2})",
+                    CATALOGUE[form].name, CATALOGUE[found.form].name, found.score
+                );
+            }
+        }
+        let n = (rounds * FORMS) as f64;
+        println!(
+            "cue {} form {} lowest score {low} {:.0}/s",
+            cues as f64 / n,
+            forms as f64 / n,
+            n / started.elapsed().as_secs_f64()
+        );
+        (cues as f64 / n, forms as f64 / n)
+    }
+
+    #[test]
+    fn the_cue_of_a_fresh_picture_is_found() {
+        let (cue, form) = accuracy(32, 40, None);
+        assert!(cue >= 0.99 && form >= 0.99, "{cue} {form}");
+        let (cue, _) = accuracy(64, 4, None);
+        assert!(cue >= 0.99, "{cue}");
+    }
+
+    #[test]
+    fn the_cue_of_a_blurred_and_noisy_picture_is_found() {
+        let (cue, form) = accuracy(32, 20, Some((0.7, 10.0)));
+        assert!(cue >= 0.98 && form >= 0.98, "{cue} {form}");
+        let (cue, _) = accuracy(32, 20, Some((1.2, 20.0)));
+        assert!(cue >= 0.9, "{cue}");
+    }
+
+    #[test]
+    fn a_picture_without_a_form_shows_no_cue() {
+        let detector = Detector::new();
+        let mut found = 0;
+        for index in 0..200 {
+            let mut rng = Key::new(19).with("blank", index).rng();
+            let level: [f32; 3] = rng.random();
+            let rgb = (0..32 * 32 * 3)
+                .map(|at| (level[at % 3] * 255.0 + 20.0 * normal(&mut rng)) as u8)
+                .collect();
+            let picture = Picture {
+                width: 32,
+                height: 32,
+                rgb,
+            };
+            found += usize::from(detector.detect(&picture).cue.is_some());
+        }
+        assert_eq!(found, 0);
+    }
+}
