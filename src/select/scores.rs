@@ -224,8 +224,8 @@ impl Scorer {
     }
 }
 
-/// Drops the digits that a JSON reader may get wrong: serde_json reads a decimal of 17 digits as
-/// one of its neighbours at times, so that a selection from `scores.jsonl` might not be that from memory.
+/// Drops the digits that a JSON reader may get wrong: serde_json reads some decimals of 17 digits as
+/// a neighbour, so that a selection from `scores.jsonl` might not be that from memory.
 fn to_a_billionth(score: f64) -> f64 {
     (score * 1e9).round() / 1e9
 }
