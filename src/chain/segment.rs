@@ -7,10 +7,10 @@
 //! ```
 //!
 //! Numbers are little-endian. The check makes a length trustworthy, so that a flipped length is not
-//! taken for a record that was cut short. What a write that was cut short leaves (the last record's
-//! bytes, not all of them) is passed over on reading; other damage is an error. A file is written
-//! by the one writer that created it and never changed afterwards: others may be writing while it
-//! is read.
+//! taken for a record that was cut short. What a write that was cut short leaves at the end of the
+//! file (a last record whose bytes are missing or wrong) is cut off on reading; other damage is an
+//! error. On disk the end stays as it is: a file is written by the one writer that created it, and
+//! that writer may be at work while others read.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
