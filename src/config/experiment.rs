@@ -139,7 +139,7 @@ impl Default for GeneratorsConfig {
         Self {
             weights: "bundled".to_owned(),
             oracle_fidelity: None,
-            sampler: mi2rage_models::diffusion::SamplerKind::DpmPp2m,
+            sampler: mi2rage_models::diffusion::SamplerKind::DpmSolverPlusPlus2M,
             steps: 10,
             guidance: 3.0,
             batch: 32,

@@ -3,12 +3,12 @@
 use mi2rage_models::bert::BertConfig;
 use mi2rage_models::captioner::CaptionerConfig;
 use mi2rage_models::clip::ClipTextConfig;
+use mi2rage_models::diffusion::ScheduleConfig;
 use mi2rage_models::unet::UNetConfig;
 use mi2rage_models::vae::VaeConfig;
 use mi2rage_models::vit::ViTConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::generators::ScheduleConfig;
 use crate::train::Recipe;
 use crate::world::WorldConfig;
 

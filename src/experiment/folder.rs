@@ -147,6 +147,19 @@ impl RunFolder {
         (record.inputs == inputs).then(|| (record.output, Cost { reused: true, ..record.cost }))
     }
 
+    /// Forgets a stage, so that it runs again.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn forget(&self, stage: &str) -> Result<(), FolderError> {
+        let path = self.root.join(format!("stages/{stage}.json"));
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(at(&path)(error)),
+            _ => Ok(()),
+        }
+    }
+
     /// The stage's output: found where it is finished for the same inputs, else made and kept.
     ///
     /// # Errors

@@ -138,6 +138,24 @@ pub struct Trained<M> {
     pub best_epoch: usize,
 }
 
+impl<M> Trained<M> {
+    /// The model, and what is left to tell of its training.
+    pub fn split(self) -> (M, Trained<()>) {
+        let Self { model, curve, best_epoch } = self;
+        (model, Trained { model: (), curve, best_epoch })
+    }
+
+    /// The point of the curve whose weights were kept.
+    ///
+    /// # Panics
+    ///
+    /// Never: a training that ends well has at least one epoch, and its best is one of them.
+    pub fn kept(&self) -> &CurvePoint {
+        let kept = self.curve.iter().find(|point| point.epoch == self.best_epoch);
+        kept.expect("the best epoch is on the curve")
+    }
+}
+
 /// Trains `model` by `recipe`; what is drawn (order, dropout, noise) is named by `key` alone.
 ///
 /// # Errors

@@ -1,10 +1,12 @@
 //! Latent diffusion with a text encoder trained alongside (Ho et al. 2020; Rombach et al. 2022).
 
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{ElementConversion, Tensor, TensorData};
 use mi2rage_models::clip::ClipTextModel;
-use mi2rage_models::diffusion::Schedule;
+use mi2rage_models::diffusion::NoiseSchedule;
 use mi2rage_models::unet::UNet;
 use rand::Rng;
 
@@ -22,62 +24,68 @@ pub struct TextToLatent<B: Backend> {
     pub unet: UNet<B>,
 }
 
-/// Noisy latents, their prompts and what is to be predicted.
+/// Latents, their noise and their prompts.
 #[derive(Clone, Debug)]
 pub struct DiffusionBatch {
-    rows: usize,
-    /// Channels, height, width of a latent.
-    shape: [usize; 3],
-    noisy: Vec<f32>,
-    target: Vec<f32>,
-    timesteps: Vec<f32>,
+    /// Rows, channels, height, width.
+    shape: [usize; 4],
+    latents: Vec<f32>,
+    noise: Vec<f32>,
+    timesteps: Vec<usize>,
     ids: Vec<i32>,
+    schedule: Arc<NoiseSchedule>,
 }
 
 impl DiffusionBatch {
-    /// `latents` are scaled to about unit variance; `ids` are prompts of one length. Time steps
-    /// and noise are the key's.
+    /// `latents` are scaled to about unit variance, each of `shape` (channels, height, width);
+    /// `ids` are prompts of one length. Time steps and noise are the key's.
     pub fn new(
         latents: &[&[f32]],
         shape: [usize; 3],
         ids: Vec<i32>,
-        schedule: &Schedule,
+        schedule: Arc<NoiseSchedule>,
         key: &Key,
     ) -> Self {
         let mut rng = key.with("noise", 0).rng();
-        let (mut noisy, mut target, mut timesteps) = (Vec::new(), Vec::new(), Vec::new());
-        for (row, latent) in latents.iter().enumerate() {
+        let rows = latents.len();
+        let steps = schedule.num_train_timesteps();
+        let timestep = |row: usize| {
             // Stratified over the batch, which lowers the variance of the loss.
-            let place = (row as f64 + rng.random::<f64>()) / latents.len() as f64;
-            let step = ((place * schedule.steps() as f64) as usize).min(schedule.steps() - 1);
-            let noise = keyed::normal(&mut rng, latent.len());
-            let (signal, sigma) = schedule.signal_and_noise(step);
-            for (&latent, &noise) in latent.iter().zip(&noise) {
-                let (x, e) = (f64::from(latent), f64::from(noise));
-                noisy.push((signal * x + sigma * e) as f32);
-                target.push(schedule.prediction().target(x, e, signal, sigma) as f32);
-            }
-            timesteps.push(step as f32);
+            let place = (row as f64 + rng.random::<f64>()) / rows as f64;
+            ((place * steps as f64) as usize).min(steps - 1)
+        };
+        let timesteps = (0..rows).map(timestep).collect();
+        let [channels, height, width] = shape;
+        Self {
+            shape: [rows, channels, height, width],
+            latents: latents.concat(),
+            noise: keyed::normal(&mut rng, rows * channels * height * width),
+            timesteps,
+            ids,
+            schedule,
         }
-        Self { rows: latents.len(), shape, noisy, target, timesteps, ids }
     }
 }
 
 impl<B: Backend> TextToLatent<B> {
     fn loss(&self, batch: &DiffusionBatch) -> Tensor<B, 1> {
         let device = &self.devices()[0];
-        let [channels, height, width] = batch.shape;
-        let shape = [batch.rows, channels, height, width];
-        let latents =
-            |values: &Vec<f32>| Tensor::from_data(TensorData::new(values.clone(), shape), device);
-        let context = self.text_model.forward(tensors::ids(&batch.ids, batch.rows, device), None);
-        let timesteps = tensors::floats(batch.timesteps.clone(), device);
-        let predicted = self.unet.forward(latents(&batch.noisy), timesteps, context, None);
-        (predicted - latents(&batch.target)).square().mean()
+        let tensor = |values: &[f32]| {
+            Tensor::<B, 4>::from_data(TensorData::new(values.to_vec(), batch.shape), device)
+        };
+        let (latents, noise) = (tensor(&batch.latents), tensor(&batch.noise));
+        let schedule = &batch.schedule;
+        let noisy = schedule.add_noise(latents.clone(), noise.clone(), &batch.timesteps);
+        let target = schedule.training_target(latents, noise, &batch.timesteps);
+        let ids = tensors::ids(&batch.ids, batch.shape[0], device);
+        let context = self.text_model.forward(ids, None);
+        let times = batch.timesteps.iter().map(|&step| step as f32).collect();
+        let predicted = self.unet.forward(noisy, tensors::floats(times, device), context, None);
+        (predicted - target).square().mean()
     }
 
     fn tally(&self, batch: &DiffusionBatch) -> Tally {
-        let count = batch.rows as f64;
+        let count = batch.shape[0] as f64;
         let loss: f64 = self.loss(batch).into_scalar().elem();
         Tally { count, loss: loss * count, ..Tally::default() }
     }
