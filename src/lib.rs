@@ -4,6 +4,7 @@ pub mod chain;
 pub mod config;
 pub mod data;
 pub mod eval;
+pub mod exit;
 pub mod keyed;
 pub mod report;
 pub mod select;
