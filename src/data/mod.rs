@@ -1,5 +1,23 @@
 //! What every stage works on: examples of relations, their entities and pictures.
 
+pub mod audit;
+pub mod imagefolder;
+pub mod jsonl;
+pub mod mnre;
+pub mod picture_folder;
+pub mod pictures;
+pub mod python_literal;
+pub mod resize;
+pub mod tokens;
+
+mod error;
+mod row;
+mod split;
+mod vocabulary;
+
+pub use error::DataError;
+pub use split::Split;
+
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
