@@ -13,9 +13,7 @@ pub fn code(error: &anyhow::Error) -> u8 {
     let mistake = error.chain().any(|cause| {
         cause.is::<UserError>()
             || cause.is::<ConfigError>()
-            || cause
-                .downcast_ref::<DataError>()
-                .is_some_and(DataError::is_user_mistake)
+            || cause.downcast_ref::<DataError>().is_some_and(DataError::is_user_mistake)
     });
     if mistake { 2 } else { 1 }
 }
@@ -34,10 +32,7 @@ mod tests {
         let path = || "a.png".into();
         assert_eq!(code(&DataError::Empty { path: path() }.into()), 2);
         let source = std::io::Error::other("disk full");
-        let write = DataError::Write {
-            path: path(),
-            source,
-        };
+        let write = DataError::Write { path: path(), source };
         assert_eq!(code(&anyhow::Error::from(write)), 1);
         assert_eq!(code(&anyhow::anyhow!("a bug")), 1);
     }

@@ -49,7 +49,11 @@ pub fn pictures<'a, B: Backend>(
     let plane = size * size;
     let mut values = Vec::with_capacity(n * 3 * plane);
     for picture in pictures {
-        assert_eq!((picture.width, picture.height), (size, size), "pictures are resized on reading");
+        assert_eq!(
+            (picture.width, picture.height),
+            (size, size),
+            "pictures are resized on reading"
+        );
         for channel in 0..3 {
             let channel = picture.rgb.iter().skip(channel).step_by(3);
             values.extend(channel.map(|&byte| f32::from(byte) / 127.5 - 1.0));

@@ -44,10 +44,7 @@ fn mnre_error(text: &str) -> String {
 #[test]
 fn an_mnre_row_becomes_an_example() {
     let none = PEER.replace("/per/per/peer", "None");
-    let folder = Folder::new(&[(
-        "mnre_train.txt",
-        &format!("\u{feff}{PEER}\r\n\n{none}\n{none}"),
-    )]);
+    let folder = Folder::new(&[("mnre_train.txt", &format!("\u{feff}{PEER}\r\n\n{none}\n{none}"))]);
     let relations = mnre::relations(folder.path()).unwrap();
     assert_eq!(relations.names(), ["None", "/per/per/peer"]);
     let rows = mnre::read_split(folder.path(), Split::Train, &relations, None).unwrap();
@@ -68,20 +65,11 @@ fn a_bad_mnre_row_is_named_by_line_and_cause() {
         assert!(PEER.contains(from));
         after_good(&PEER.replace(from, to))
     };
-    assert_eq!(
-        edited("'relation': ", "'relation' "),
-        ":2:144: expected `:`, found `'`"
-    );
+    assert_eq!(edited("'relation': ", "'relation' "), ":2:144: expected `:`, found `'`");
     assert_eq!(after_good("[]"), ":2: expected a dict, found list");
     assert_eq!(edited("'h'", "'head'"), ":2: the key `h` is missing");
-    assert_eq!(
-        edited("'Bob', '.'", "'Bob', 1"),
-        ":2: `token` must be a list of str, found int"
-    );
-    assert_eq!(
-        edited("'pos': [0, 1]", "'at': [0, 1]"),
-        ":2: in `h`: the key `pos` is missing"
-    );
+    assert_eq!(edited("'Bob', '.'", "'Bob', 1"), ":2: `token` must be a list of str, found int");
+    assert_eq!(edited("'pos': [0, 1]", "'at': [0, 1]"), ":2: in `h`: the key `pos` is missing");
     assert_eq!(
         edited("[0, 1]", "[-1, 1]"),
         ":2: in `h`: `pos` must be two token offsets [start, end], neither negative"
@@ -90,10 +78,7 @@ fn a_bad_mnre_row_is_named_by_line_and_cause() {
         edited("[2, 3]", "[3, 5]"),
         ":2: the tail `Bob` has the span 3..5, outside the sentence of 4 tokens"
     );
-    assert_eq!(
-        edited("[2, 3]", "[2, 2]"),
-        ":2: the tail `Bob` has the empty span 2..2"
-    );
+    assert_eq!(edited("[2, 3]", "[2, 2]"), ":2: the tail `Bob` has the empty span 2..2");
     assert_eq!(
         edited("/per/per/peer", "/per/per/pear"),
         ":2: the relation `/per/per/pear` is none of the 2 of the training split; \
@@ -104,13 +89,9 @@ fn a_bad_mnre_row_is_named_by_line_and_cause() {
 
 #[test]
 fn every_public_name_of_the_mnre_files_is_found() {
-    for name in [
-        "mnre_val.txt",
-        "mnre_val .txt",
-        "txt/mnre_val .txt",
-        "txt/ours_val.txt",
-        "ours_val.txt",
-    ] {
+    for name in
+        ["mnre_val.txt", "mnre_val .txt", "txt/mnre_val .txt", "txt/ours_val.txt", "ours_val.txt"]
+    {
         let folder = Folder::new(&[(name, PEER)]);
         let relations = Relations::new(["/per/per/peer".to_owned()]);
         let rows = mnre::read_split(folder.path(), Split::Validation, &relations, None);
@@ -133,15 +114,10 @@ fn a_missing_picture_refuses_drops_or_keeps_its_row() {
     ]);
     let relations = mnre::relations(folder.path()).unwrap();
     let read = |missing| -> Result<Rows, DataError> {
-        let pictures = PictureFolder {
-            path: folder.path().join("pictures"),
-            missing,
-        };
+        let pictures = PictureFolder { path: folder.path().join("pictures"), missing };
         mnre::read_split(folder.path(), Split::Train, &relations, Some(&pictures))
     };
-    let found = Some(PictureSource::File(
-        folder.path().join("pictures/train/b.png"),
-    ));
+    let found = Some(PictureSource::File(folder.path().join("pictures/train/b.png")));
 
     let kept = read(MissingPicture::KeepRow).unwrap();
     assert_eq!((kept.examples.len(), kept.missing_pictures), (2, 1));
@@ -153,10 +129,7 @@ fn a_missing_picture_refuses_drops_or_keeps_its_row() {
     assert_eq!(dropped.examples[0].id, "train-1");
 
     let message = read(MissingPicture::Refuse).unwrap_err().to_string();
-    assert!(
-        message.contains("mnre_train.txt:1: the picture `a.png` is not in"),
-        "{message}"
-    );
+    assert!(message.contains("mnre_train.txt:1: the picture `a.png` is not in"), "{message}");
 
     folder.write("mnre_train.txt", &PEER.replace("a.png", "../mnre_train.txt"));
     let message = read(MissingPicture::KeepRow).unwrap_err().to_string();
@@ -167,10 +140,8 @@ fn a_missing_picture_refuses_drops_or_keeps_its_row() {
 fn a_split_whose_rows_were_all_dropped_is_an_error() {
     let folder = Folder::new(&[("mnre_train.txt", PEER)]);
     let relations = mnre::relations(folder.path()).unwrap();
-    let pictures = PictureFolder {
-        path: folder.path().to_owned(),
-        missing: MissingPicture::DropRow,
-    };
+    let pictures =
+        PictureFolder { path: folder.path().to_owned(), missing: MissingPicture::DropRow };
     let error = mnre::read_split(folder.path(), Split::Train, &relations, Some(&pictures));
     let message = error.unwrap_err().to_string();
     assert!(message.contains("every row names a picture that is not in"), "{message}");
@@ -186,23 +157,16 @@ fn jsonl_is_read_from_a_file_or_from_a_folder_for_each_split() {
         let folder = Folder::new(&[(name, ROWS), ("train/x.png", "")]);
         let relations = jsonl::relations(folder.path()).unwrap();
         assert_eq!(relations.names(), ["None", "peer"]);
-        let pictures = PictureFolder {
-            path: folder.path().to_owned(),
-            missing: MissingPicture::KeepRow,
-        };
+        let pictures =
+            PictureFolder { path: folder.path().to_owned(), missing: MissingPicture::KeepRow };
         let read = |pictures| {
             jsonl::read_split(folder.path(), Split::Train, &relations, pictures).unwrap()
         };
         let rows = read(Some(&pictures));
         assert_eq!(rows.missing_pictures, 1);
-        let [first, second] = &rows.examples[..] else {
-            panic!("two rows")
-        };
+        let [first, second] = &rows.examples[..] else { panic!("two rows") };
         assert_eq!((first.id.as_str(), first.label), ("x", 1));
-        assert_eq!(
-            first.picture,
-            Some(PictureSource::File(folder.path().join("train/x.png")))
-        );
+        assert_eq!(first.picture, Some(PictureSource::File(folder.path().join("train/x.png"))));
         assert_eq!((second.id.as_str(), second.label), ("train-1", 0));
         assert_eq!(second.tokens, ["Bob", "of", "ACME", "Corp"]);
         assert_eq!((&second.head.span, &second.tail.span), (&(0..1), &(2..4)));
@@ -215,9 +179,7 @@ fn a_bad_jsonl_row_is_named_by_line_and_cause() {
     let message = |row: &str| {
         let folder = Folder::new(&[("train.jsonl", &format!("{ROWS}{row}"))]);
         let error = jsonl::relations(folder.path())
-            .and_then(|relations| {
-                jsonl::read_split(folder.path(), Split::Train, &relations, None)
-            })
+            .and_then(|relations| jsonl::read_split(folder.path(), Split::Train, &relations, None))
             .unwrap_err()
             .to_string();
         let start = format!("{}/train.jsonl:3", folder.path().display());
@@ -300,10 +262,7 @@ fn the_audit_counts_what_stands_in_the_rows() {
     assert_eq!(first.labels.iter().map(|label| label.1).collect::<Vec<_>>(), [1, 2, 2]);
     assert_eq!(first.tokens, (2, 2.4, 3));
     assert_eq!((first.repeated_keys, first.conflicting_keys), (2, 1));
-    assert_eq!(
-        (first.tail_first_none, first.tail_first_positive),
-        (Some(0.0), Some(0.25))
-    );
+    assert_eq!((first.tail_first_none, first.tail_first_positive), (Some(0.0), Some(0.25)));
     assert_eq!((first.pictures, first.pictures_of_several_relations), (3, 1));
     assert_eq!(found.splits[1].tail_first_positive, None);
     assert_eq!((found.shared[0].sentences, found.shared[0].pictures), (1, 1));
@@ -325,10 +284,7 @@ fn mnre_2_has_its_published_counts_and_known_artefacts() {
     let Some(folder) = mnre_folder() else { return };
     let relations = mnre::relations(&folder).unwrap();
     assert_eq!(relations.len(), 23);
-    let pictures = PictureFolder {
-        path: folder.join("images"),
-        missing: MissingPicture::KeepRow,
-    };
+    let pictures = PictureFolder { path: folder.join("images"), missing: MissingPicture::KeepRow };
     let read = |split| mnre::read_split(&folder, split, &relations, Some(&pictures)).unwrap();
     let [train, validation, test] = Split::ALL.map(read);
     let found = audit(
@@ -351,18 +307,11 @@ fn mnre_2_has_its_published_counts_and_known_artefacts() {
         .collect();
     assert_eq!(
         counts,
-        [
-            (12_247, 7_744, 4, 1_666, 35),
-            (1_624, 1_000, 6, 1_664, 30),
-            (1_614, 974, 5, 1_683, 28)
-        ]
+        [(12_247, 7_744, 4, 1_666, 35), (1_624, 1_000, 6, 1_664, 30), (1_614, 974, 5, 1_683, 28)]
     );
     let absent = |split: usize| {
         let labels = found.splits[split].labels.iter();
-        labels
-            .filter(|label| label.1 == 0)
-            .map(|label| label.0.as_str())
-            .collect::<Vec<_>>()
+        labels.filter(|label| label.1 == 0).map(|label| label.0.as_str()).collect::<Vec<_>>()
     };
     assert_eq!(absent(0), [""; 0]);
     assert_eq!(absent(2), ["/per/misc/race", "/per/per/alumi"]);
@@ -390,7 +339,8 @@ fn mnre_2_has_its_published_counts_and_known_artefacts() {
             })
             .collect();
         let pictures: usize = found.splits.iter().map(|split| split.pictures).sum();
-        let missing: usize = [&train, &validation, &test].map(|rows| rows.missing_pictures).iter().sum();
+        let missing: usize =
+            [&train, &validation, &test].map(|rows| rows.missing_pictures).iter().sum();
         assert!(pictures >= 50);
         assert_eq!(missing + files.len(), 12_247 + 1_624 + 1_614);
         for file in files.iter().collect::<std::collections::BTreeSet<_>>() {

@@ -12,7 +12,7 @@ use crate::bert::{BertCache, BertConfig, BertForCausalLm, EncoderStates};
 use crate::decoding::{self, Decoded, Decoding, DecodingError, NextToken, Request};
 use crate::layers::ConfigError;
 use crate::loss::cross_entropy;
-use crate::vit::{Vit, ViTConfig};
+use crate::vit::{ViTConfig, Vit};
 
 /// Sizes of a captioner.
 ///
@@ -91,10 +91,7 @@ impl<B: Backend> Captioner<B> {
         ids: Tensor<B, 2, Int>,
         mask: Option<Tensor<B, 2, Bool>>,
     ) -> Tensor<B, 3> {
-        let encoder = EncoderStates {
-            hidden: self.encode(pictures),
-            mask: None,
-        };
+        let encoder = EncoderStates { hidden: self.encode(pictures), mask: None };
         self.text_decoder.forward(ids, mask, Some(&encoder), None)
     }
 
@@ -147,10 +144,7 @@ impl<B: Backend> Captioner<B> {
     ) -> Result<Vec<Decoded>, DecodingError> {
         let mut model = CachedDecoder {
             decoder: &self.text_decoder,
-            encoder: EncoderStates {
-                hidden: states,
-                mask: None,
-            },
+            encoder: EncoderStates { hidden: states, mask: None },
             cache: BertCache::new(),
         };
         decoding::decode(&mut model, requests, options, rngs)
@@ -202,9 +196,7 @@ impl<B: Backend> NextToken for CachedDecoder<'_, B> {
         );
         let decoder = self.decoder;
         let encoder = Some(&self.encoder);
-        let states = decoder
-            .bert
-            .decode(ids, None, encoder, Some(&mut self.cache)); // [rows, 1, hidden]
+        let states = decoder.bert.decode(ids, None, encoder, Some(&mut self.cache)); // [rows, 1, hidden]
         let logits = decoder.logits(states.squeeze_dim(1));
         log_softmax(logits, 1)
             .into_data()

@@ -90,9 +90,7 @@ impl ClipTextConfig {
                 position_embedding: embedding(self.max_position_embeddings),
             },
             encoder: ClipEncoder {
-                layers: (0..self.num_hidden_layers)
-                    .map(|_| self.init_layer(device))
-                    .collect(),
+                layers: (0..self.num_hidden_layers).map(|_| self.init_layer(device)).collect(),
             },
             final_layer_norm: self.norm().init(device),
             eos_token_id: self.eos_token_id,
@@ -291,10 +289,7 @@ impl<B: Backend> ClipTextModel<B> {
             .add_scalar(n as i64)
             .unsqueeze::<2>(); // n, n - 1, ..., 1
         let highest = (marks.int() * rank).max_dim(1).reshape([batch]); // 0 without a mark
-        let end = highest
-            .mul_scalar(-1)
-            .add_scalar(n as i64)
-            .remainder_scalar(n as i64);
+        let end = highest.mul_scalar(-1).add_scalar(n as i64).remainder_scalar(n as i64);
         let start = Tensor::<B, 1, Int>::arange(0..batch as i64, &device) * n as i64;
         hidden.reshape([batch * n, width]).select(0, start + end)
     }
@@ -307,10 +302,7 @@ mod tests {
 
     #[test]
     fn heads_that_do_not_divide_the_width_are_refused() {
-        let config = ClipTextConfig {
-            num_attention_heads: 5,
-            ..Default::default()
-        };
+        let config = ClipTextConfig { num_attention_heads: 5, ..Default::default() };
         assert_eq!(
             config.check().unwrap_err().to_string(),
             "hidden_size = 512 is no multiple of num_attention_heads = 5"
@@ -321,9 +313,7 @@ mod tests {
     #[test]
     fn the_pooled_state_stands_at_the_first_end_token_or_at_the_largest_id() {
         let device = Default::default();
-        let hidden = Tensor::<Flex, 1, Int>::arange(0..8, &device)
-            .float()
-            .reshape([2, 4, 1]);
+        let hidden = Tensor::<Flex, 1, Int>::arange(0..8, &device).float().reshape([2, 4, 1]);
         for (eos_token_id, ids, expected) in [
             (7, [[9, 7, 7, 0], [1, 2, 3, 7]], [1.0, 7.0]),
             (7, [[1, 2, 3, 4], [7, 7, 7, 7]], [0.0, 4.0]),

@@ -71,20 +71,12 @@ impl Dropout {
 /// `count` factors, each 0 with probability `dropped / 2^16` and otherwise what keeps the
 /// expectation at 1.
 fn draw_mask(rng: &mut ChaCha8Rng, count: usize, dropped: u32) -> Vec<f32> {
-    let keep = if dropped < 65536 {
-        65536.0 / (65536 - dropped) as f32
-    } else {
-        0.0
-    };
+    let keep = if dropped < 65536 { 65536.0 / (65536 - dropped) as f32 } else { 0.0 };
     let mut mask = Vec::with_capacity(count + 1);
     while mask.len() < count {
         let word = rng.next_u64();
         for part in [word, word >> 16, word >> 32, word >> 48] {
-            mask.push(if (part & 0xffff) as u32 >= dropped {
-                keep
-            } else {
-                0.0
-            });
+            mask.push(if (part & 0xffff) as u32 >= dropped { keep } else { 0.0 });
         }
     }
     mask.truncate(count);
@@ -101,12 +93,10 @@ mod tests {
 
     fn masked(seed: u64, prob: f64) -> Vec<f32> {
         let ones = Tensor::<Train, 2>::ones([101, 99], &Default::default());
-        with_dropout_rng(ChaCha8Rng::seed_from_u64(seed), || {
-            Dropout::new(prob).forward(ones)
-        })
-        .into_data()
-        .to_vec()
-        .unwrap()
+        with_dropout_rng(ChaCha8Rng::seed_from_u64(seed), || Dropout::new(prob).forward(ones))
+            .into_data()
+            .to_vec()
+            .unwrap()
     }
 
     #[test]
@@ -138,10 +128,7 @@ mod tests {
         });
         assert_eq!(out.into_data(), plain.into_data());
         let train = Tensor::<Train, 1>::ones([64], &Default::default());
-        assert_eq!(
-            Dropout::new(0.5).forward(train.clone()).into_data(),
-            train.into_data()
-        );
+        assert_eq!(Dropout::new(0.5).forward(train.clone()).into_data(), train.into_data());
     }
 
     #[test]
@@ -163,9 +150,8 @@ mod tests {
     #[test]
     fn the_gradient_passes_where_the_mask_does() {
         let x = Tensor::<Train, 1>::ones([64], &Default::default()).require_grad();
-        let y = with_dropout_rng(ChaCha8Rng::seed_from_u64(1), || {
-            Dropout::new(0.5).forward(x.clone())
-        });
+        let y =
+            with_dropout_rng(ChaCha8Rng::seed_from_u64(1), || Dropout::new(0.5).forward(x.clone()));
         let grads = y.clone().sum().backward();
         assert_eq!(x.grad(&grads).unwrap().into_data(), y.into_data());
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::bert::{Bert, BertConfig};
 use crate::dropout::Dropout;
 use crate::layers::{Activation, ConfigError, attend, dense, merge_heads, split_heads};
-use crate::vit::{Vit, ViTConfig};
+use crate::vit::{ViTConfig, Vit};
 
 /// Head and tail.
 const MARKERS: usize = 2;
@@ -88,13 +88,8 @@ impl FusionConfig {
         let size = self.fusion_size;
         let text = self.text.hidden_size;
         let linear = |from, to| LinearConfig::new(from, to).init(device);
-        let absent = |width| {
-            Initializer::Normal {
-                mean: 0.0,
-                std: 0.02,
-            }
-            .init([MARKERS, width], device)
-        };
+        let absent =
+            |width| Initializer::Normal { mean: 0.0, std: 0.02 }.init([MARKERS, width], device);
         FusionHead {
             absent_text: absent(text),
             absent_picture: absent(size),
@@ -170,16 +165,11 @@ impl<B: Backend> FusionClassifier<B> {
 
     /// The states of the head's and the tail's marker, `[batch, 2, text hidden]`.
     pub fn encode_text(&self, sentences: &Sentences<B>) -> Tensor<B, 3> {
-        let states = self
-            .text
-            .forward(sentences.ids.clone(), None, sentences.mask.clone());
+        let states = self.text.forward(sentences.ids.clone(), None, sentences.mask.clone());
         let [batch, n, width] = states.dims();
         let first = Tensor::arange_step(0..(batch * n) as i64, n, &states.device());
         let rows = Tensor::stack::<2>(
-            vec![
-                sentences.head.clone() + first.clone(),
-                sentences.tail.clone() + first,
-            ],
+            vec![sentences.head.clone() + first.clone(), sentences.tail.clone() + first],
             1,
         ); // [batch, 2], into all states of the batch
         states

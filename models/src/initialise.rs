@@ -39,11 +39,7 @@ pub fn reinitialise<B: Backend, M: Module<B>>(
     scheme: Scheme,
     rng: &mut ChaCha8Rng,
 ) -> M {
-    module.map(&mut Redraw {
-        scheme,
-        rng,
-        path: Vec::new(),
-    })
+    module.map(&mut Redraw { scheme, rng, path: Vec::new() })
 }
 
 struct Redraw<'a> {
@@ -74,20 +70,14 @@ impl<B: Backend> ModuleMapper<B> for Redraw<'_> {
             self.draw(&shape)
         };
         let (device, id) = (param.lazy_device(), param.id);
-        param.transform_for_load(
-            Tensor::from_data(TensorData::new(values, shape), &device),
-            id,
-        )
+        param.transform_for_load(Tensor::from_data(TensorData::new(values, shape), &device), id)
     }
 }
 
 impl Redraw<'_> {
     fn draw(&mut self, shape: &Shape) -> Vec<f32> {
         let count = shape.num_elements();
-        let is_linear = self
-            .path
-            .last()
-            .is_some_and(|(_, container)| container == "Struct:Linear");
+        let is_linear = self.path.last().is_some_and(|(_, container)| container == "Struct:Linear");
         let fan_in = match shape.num_dims() {
             2 if is_linear => Some(shape[0]), // [inputs, outputs]
             2 | 3 => None,
@@ -98,9 +88,7 @@ impl Redraw<'_> {
             (Scheme::FanIn, None) => normal(self.rng, count, 0.02),
             (Scheme::FanIn, Some(fan_in)) => {
                 let bound = 1.0 / (fan_in as f64).sqrt();
-                (0..count)
-                    .map(|_| self.rng.random_range(-bound..bound) as f32)
-                    .collect()
+                (0..count).map(|_| self.rng.random_range(-bound..bound) as f32).collect()
             }
         }
     }
@@ -184,10 +172,9 @@ mod tests {
         }
         let module = sample::<Flex>(Scheme::FanIn, 1);
         assert!((std(&values(&module.table.weight)) - 0.02).abs() < 0.001);
-        for (weight, fan_in) in [
-            (values(&module.linear.weight), 64.0),
-            (values(&module.conv.weight), 72.0f32),
-        ] {
+        for (weight, fan_in) in
+            [(values(&module.linear.weight), 64.0), (values(&module.conv.weight), 72.0f32)]
+        {
             let bound = 1.0 / fan_in.sqrt();
             let largest = weight.iter().fold(0.0f32, |a, w| a.max(w.abs()));
             assert!(largest < bound && largest > 0.95 * bound, "{largest}");

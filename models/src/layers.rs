@@ -59,12 +59,7 @@ impl ConfigError {
         if value.is_multiple_of(divisor) {
             return Ok(());
         }
-        Err(Self::NotAMultiple {
-            name,
-            value,
-            divisor_name,
-            divisor,
-        })
+        Err(Self::NotAMultiple { name, value, divisor_name, divisor })
     }
 
     /// Checks that each value of `probabilities` is one.
@@ -121,16 +116,10 @@ impl TryFrom<String> for Activation {
     type Error = ConfigError;
 
     fn try_from(name: String) -> Result<Self, ConfigError> {
-        [
-            Self::Gelu,
-            Self::GeluNew,
-            Self::QuickGelu,
-            Self::Relu,
-            Self::Silu,
-        ]
-        .into_iter()
-        .find(|activation| activation.name() == name)
-        .ok_or(ConfigError::UnknownActivation(name))
+        [Self::Gelu, Self::GeluNew, Self::QuickGelu, Self::Relu, Self::Silu]
+            .into_iter()
+            .find(|activation| activation.name() == name)
+            .ok_or(ConfigError::UnknownActivation(name))
     }
 }
 
@@ -226,14 +215,7 @@ pub fn attend<B: Backend>(
     let dtype = query.dtype();
     if dtype == DType::F32 && !B::ad_enabled(&query.device()) {
         // The backend's own kernel; it has no dropout and no backward pass.
-        return attention(
-            query,
-            key,
-            value,
-            None,
-            bias,
-            AttentionModuleOptions::default(),
-        );
+        return attention(query, key, value, None, bias, AttentionModuleOptions::default());
     }
     let [_, _, _, d] = query.dims();
     let scale = 1.0 / (d as f64).sqrt();
@@ -301,10 +283,7 @@ mod tests {
         let bias = causal_bias::<Flex>(2, 4, &Default::default()).unwrap();
         let bias: Vec<f32> = bias.into_data().to_vec().unwrap();
         let hidden: Vec<bool> = bias.iter().map(|&b| b != 0.0).collect();
-        assert_eq!(
-            hidden,
-            [false, false, false, true, false, false, false, false]
-        );
+        assert_eq!(hidden, [false, false, false, true, false, false, false, false]);
         assert!(causal_bias::<Flex>(1, 4, &Default::default()).is_none());
     }
 

@@ -21,10 +21,7 @@ pub fn cross_entropy<B: Backend>(
     smoothing: f64,
 ) -> Tensor<B, 1> {
     let log_probabilities = log_softmax(logits, 1);
-    let target = log_probabilities
-        .clone()
-        .gather(1, targets.unsqueeze_dim(1))
-        .squeeze_dim::<1>(1); // [rows]
+    let target = log_probabilities.clone().gather(1, targets.unsqueeze_dim(1)).squeeze_dim::<1>(1); // [rows]
     let score = if smoothing > 0.0 {
         let spread = log_probabilities.mean_dim(1).squeeze_dim::<1>(1);
         target * (1.0 - smoothing) + spread * smoothing
@@ -49,11 +46,7 @@ mod tests {
     fn loss(counted: Option<[bool; 3]>, smoothing: f64) -> f32 {
         let device = Default::default();
         let logits = Tensor::<Flex, 2>::from_floats(
-            [
-                [0.5, -1.0, 2.0, 0.1],
-                [1.5, 0.3, -0.2, 0.0],
-                [9.0, -9.0, 0.0, 3.0],
-            ],
+            [[0.5, -1.0, 2.0, 0.1], [1.5, 0.3, -0.2, 0.0], [9.0, -9.0, 0.0, 3.0]],
             &device,
         );
         let targets = Tensor::<Flex, 1, Int>::from_ints([2, 1, 0], &device);
@@ -70,10 +63,7 @@ mod tests {
             (Some([true, true, false]), 0.1, 1.1185741),
         ] {
             let loss = loss(counted, smoothing);
-            assert!(
-                (loss - expected).abs() < 1e-6,
-                "{loss}, expected {expected}"
-            );
+            assert!((loss - expected).abs() < 1e-6, "{loss}, expected {expected}");
         }
     }
 

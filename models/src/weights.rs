@@ -42,10 +42,7 @@ pub enum WeightsError {
         source: SafeTensorError,
     },
     /// The file and the module do not hold the same tensors.
-    #[error(
-        "{origin}: the weights do not fit the model{}",
-        list(missing, unused, misfit)
-    )]
+    #[error("{origin}: the weights do not fit the model{}", list(missing, unused, misfit))]
     Mismatch {
         /// The file, or the name of the bytes.
         origin: String,
@@ -90,10 +87,7 @@ pub fn save<B: Backend, M: Module<B>>(
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), WeightsError> {
     let bytes = to_bytes(module, precision, metadata)?;
-    let io = |source| WeightsError::Io {
-        path: path.into(),
-        source,
-    };
+    let io = |source| WeightsError::Io { path: path.into(), source };
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.part", std::process::id()));
     let beside = path.with_file_name(name);
@@ -120,12 +114,8 @@ pub fn to_bytes<B: Backend, M: Module<B>>(
     precision: Precision,
     metadata: &BTreeMap<String, String>,
 ) -> Result<Vec<u8>, WeightsError> {
-    let mut collect = Collect {
-        precision,
-        path: Vec::new(),
-        tensors: BTreeMap::new(),
-        error: None,
-    };
+    let mut collect =
+        Collect { precision, path: Vec::new(), tensors: BTreeMap::new(), error: None };
     module.visit(&mut collect);
     if let Some(error) = collect.error {
         return Err(error);
@@ -188,10 +178,8 @@ pub fn from_bytes<B: Backend, M: Module<B>>(
     origin: &str,
     device: &B::Device,
 ) -> Result<M, WeightsError> {
-    let tensors = SafeTensors::deserialize(bytes).map_err(|source| WeightsError::Format {
-        origin: origin.into(),
-        source,
-    })?;
+    let tensors = SafeTensors::deserialize(bytes)
+        .map_err(|source| WeightsError::Format { origin: origin.into(), source })?;
     let mut fill = Fill::<B> {
         device,
         path: Vec::new(),
@@ -232,19 +220,13 @@ pub fn metadata(path: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
 ///
 /// [`WeightsError::Format`].
 pub fn metadata_of(bytes: &[u8], origin: &str) -> Result<BTreeMap<String, String>, WeightsError> {
-    let (_, header) =
-        SafeTensors::read_metadata(bytes).map_err(|source| WeightsError::Format {
-            origin: origin.to_owned(),
-            source,
-        })?;
+    let (_, header) = SafeTensors::read_metadata(bytes)
+        .map_err(|source| WeightsError::Format { origin: origin.to_owned(), source })?;
     Ok(header.metadata().clone().into_iter().flatten().collect())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, WeightsError> {
-    fs::read(path).map_err(|source| WeightsError::Io {
-        path: path.into(),
-        source,
-    })
+    fs::read(path).map_err(|source| WeightsError::Io { path: path.into(), source })
 }
 
 /// Copies every parameter to the host.
@@ -272,21 +254,18 @@ impl<B: Backend> ModuleVisitor<B> for Collect {
             Precision::F16 => DType::F16,
         });
         if !data.iter::<f32>().all(f32::is_finite) {
-            self.error
-                .get_or_insert(WeightsError::NotFinite { name, precision });
+            self.error.get_or_insert(WeightsError::NotFinite { name, precision });
             return;
         }
         self.tensors.insert(name, data);
     }
 
     fn visit_int<const D: usize>(&mut self, _param: &Param<Tensor<B, D, Int>>) {
-        self.error
-            .get_or_insert(WeightsError::NotFloat(self.path.join(".")));
+        self.error.get_or_insert(WeightsError::NotFloat(self.path.join(".")));
     }
 
     fn visit_bool<const D: usize>(&mut self, _param: &Param<Tensor<B, D, Bool>>) {
-        self.error
-            .get_or_insert(WeightsError::NotFloat(self.path.join(".")));
+        self.error.get_or_insert(WeightsError::NotFloat(self.path.join(".")));
     }
 }
 
@@ -320,8 +299,7 @@ impl<B: Backend> ModuleMapper<B> for Fill<'_, B> {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
             other => {
-                self.misfit
-                    .push(format!("{name} is {other:?}, expected F32 or F16"));
+                self.misfit.push(format!("{name} is {other:?}, expected F32 or F16"));
                 return param;
             }
         };
@@ -337,11 +315,7 @@ impl<B: Backend> ModuleMapper<B> for Fill<'_, B> {
             .convert_dtype(DType::F32);
         let id = param.id;
         let param = param.transform_for_load(Tensor::from_data(data, self.device), id);
-        if param.device() == *self.device {
-            param
-        } else {
-            param.fork(self.device)
-        }
+        if param.device() == *self.device { param } else { param.fork(self.device) }
     }
 
     fn map_int<const D: usize>(

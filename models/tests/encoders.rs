@@ -129,16 +129,10 @@ fn decoder<B: Backend>() -> (BertForCausalLm<B>, EncoderStates<B>) {
         Scheme::Normal { std: 0.3 },
         &mut ChaCha8Rng::seed_from_u64(1),
     );
-    let hidden = Tensor::<B, 1, Int>::arange(0..3 * 5 * 6, &device)
-        .float()
-        .sin()
-        .reshape([3, 5, 6]);
+    let hidden =
+        Tensor::<B, 1, Int>::arange(0..3 * 5 * 6, &device).float().sin().reshape([3, 5, 6]);
     let mask = Tensor::<B, 2, Bool>::from_data(
-        [
-            [true; 5],
-            [true, true, true, false, false],
-            [true, false, false, false, false],
-        ],
+        [[true; 5], [true, true, true, false, false], [true, false, false, false, false]],
         &device,
     );
     let mask = Some(mask);
@@ -147,11 +141,7 @@ fn decoder<B: Backend>() -> (BertForCausalLm<B>, EncoderStates<B>) {
 
 fn decoder_ids<B: Backend>() -> Tensor<B, 2, Int> {
     Tensor::from_data(
-        [
-            [1, 5, 9, 2, 22, 14],
-            [3, 3, 3, 3, 3, 3],
-            [21, 0, 17, 8, 4, 6],
-        ],
+        [[1, 5, 9, 2, 22, 14], [3, 3, 3, 3, 3, 3], [21, 0, 17, 8, 4, 6]],
         &Default::default(),
     )
 }
@@ -190,9 +180,7 @@ fn a_selected_cache_goes_on_as_its_rows_would<B: Backend>() {
     cache.select(rows.clone());
     let picked = EncoderStates {
         hidden: encoder.hidden.select(0, rows.clone()),
-        mask: encoder
-            .mask
-            .map(|mask| mask.int().select(0, rows.clone()).bool()),
+        mask: encoder.mask.map(|mask| mask.int().select(0, rows.clone()).bool()),
     };
     let ids = ids.select(0, rows);
     let new = ids.clone().narrow(1, 4, 2);
@@ -206,11 +194,7 @@ fn padding_does_not_change_the_states_of_the_tokens<B: Backend>() {
     let device = B::Device::default();
     let fixture = Fixture::open("bert");
     let model = config::<BertConfig>(&fixture).init::<B>(&device);
-    let model = reinitialise(
-        model,
-        Scheme::Normal { std: 0.3 },
-        &mut ChaCha8Rng::seed_from_u64(2),
-    );
+    let model = reinitialise(model, Scheme::Normal { std: 0.3 }, &mut ChaCha8Rng::seed_from_u64(2));
     let tokens = Tensor::<B, 2, Int>::from_data([[4, 8, 15, 16, 23]], &device);
     let padding = |id: i64| Tensor::<B, 2, Int>::full([1, 3], id, &device);
     let mask = Tensor::<B, 2, Int>::from_data([[1, 1, 1, 1, 1, 0, 0, 0]], &device).bool();

@@ -61,13 +61,9 @@ fn half_precision_is_loaded_as_the_nearest_half() {
     let saved = keyed::<Flex>(&config(), 1);
     let half = weights::to_bytes(&saved, Precision::F16, &metadata()).unwrap();
     assert!(half.len() < bytes(&saved).len());
-    let loaded = weights::from_bytes(
-        keyed::<Flex>(&config(), 2),
-        &half,
-        "half",
-        &Default::default(),
-    )
-    .unwrap();
+    let loaded =
+        weights::from_bytes(keyed::<Flex>(&config(), 2), &half, "half", &Default::default())
+            .unwrap();
     let values = |vit: &Vit<Flex>| -> Vec<f32> {
         let weight = vit.encoder.layer[0].output.dense.weight.val();
         weight.into_data().to_vec().unwrap()
@@ -88,33 +84,17 @@ fn the_bytes_are_the_same_each_time_and_a_valid_file() {
     let tensors = SafeTensors::deserialize(&first).unwrap();
     let class = tensors.tensor("embeddings.cls_token").unwrap();
     assert_eq!(class.shape(), [1, 1, 8]);
-    assert_eq!(
-        class.data().as_ptr().align_offset(4),
-        first.as_ptr().align_offset(4)
-    );
+    assert_eq!(class.data().as_ptr().align_offset(4), first.as_ptr().align_offset(4));
 }
 
 #[test]
 fn what_does_not_fit_is_listed() {
-    let wide = ViTConfig {
-        intermediate_size: 16,
-        ..config()
-    };
+    let wide = ViTConfig { intermediate_size: 16, ..config() };
     let bytes = bytes(&wide.init_classifier::<Flex>(3, &Default::default()).vit);
-    let deep = ViTConfig {
-        num_hidden_layers: 2,
-        qkv_bias: false,
-        ..config()
-    };
+    let deep = ViTConfig { num_hidden_layers: 2, qkv_bias: false, ..config() };
     let target = deep.init::<Flex>(&Default::default());
     let error = weights::from_bytes(target, &bytes, "wide", &Default::default()).unwrap_err();
-    let WeightsError::Mismatch {
-        missing,
-        unused,
-        misfit,
-        ..
-    } = &error
-    else {
+    let WeightsError::Mismatch { missing, unused, misfit, .. } = &error else {
         panic!("{error}");
     };
     assert_eq!(missing.len(), 13);
@@ -168,16 +148,12 @@ fn a_failed_save_leaves_nothing_behind() {
 #[test]
 fn values_that_a_file_cannot_hold_are_refused() {
     let device = Default::default();
-    for (value, precision) in [
-        (1e6, Precision::F16),
-        (f32::NAN, Precision::F32),
-        (f32::INFINITY, Precision::F16),
-    ] {
+    for (value, precision) in
+        [(1e6, Precision::F16), (f32::NAN, Precision::F32), (f32::INFINITY, Precision::F16)]
+    {
         let mut module = keyed::<Flex>(&config(), 1);
-        module.embeddings.cls_token = module
-            .embeddings
-            .cls_token
-            .map(|token| Tensor::full(token.shape(), value, &device));
+        module.embeddings.cls_token =
+            module.embeddings.cls_token.map(|token| Tensor::full(token.shape(), value, &device));
         let error = weights::to_bytes(&module, precision, &metadata()).unwrap_err();
         assert!(
             matches!(&error, WeightsError::NotFinite { name, .. } if name == "embeddings.cls_token"),

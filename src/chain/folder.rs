@@ -68,10 +68,8 @@ impl PictureFolder {
                 path: self.path.join(&stem),
                 sample: sample.clone(),
             })?;
-        let bytes = fs::read(&path).map_err(|source| FolderError::Io {
-            path: path.clone(),
-            source,
-        })?;
+        let bytes =
+            fs::read(&path).map_err(|source| FolderError::Io { path: path.clone(), source })?;
         let pixels = image::load_from_memory(&bytes)
             .map_err(|source| FolderError::Broken { path, source })?
             .into_rgb8();
@@ -85,10 +83,7 @@ impl PictureFolder {
 
 impl TextToImage for PictureFolder {
     fn draw(&self, prompts: &[TextPrompt]) -> Result<Vec<Picture>, GeneratorError> {
-        prompts
-            .iter()
-            .map(|prompt| Ok(self.read(&prompt.sample)?))
-            .collect()
+        prompts.iter().map(|prompt| Ok(self.read(&prompt.sample)?)).collect()
     }
 
     fn fingerprint(&self) -> String {
@@ -112,10 +107,7 @@ pub fn file_stem(sample: &SampleKey) -> String {
 }
 
 fn hash_of_pictures(folder: &Path) -> Result<String, FolderError> {
-    let io = |path: &Path, source| FolderError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let io = |path: &Path, source| FolderError::Io { path: path.to_owned(), source };
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(|error| io(folder, error))? {
         let path = entry.map_err(|error| io(folder, error))?.path();
@@ -143,10 +135,7 @@ mod tests {
     use crate::keyed::Key;
 
     fn prompt(item: &str) -> TextPrompt {
-        let entity = |name: &str, at: usize| Entity {
-            name: name.into(),
-            span: at..at + 1,
-        };
+        let entity = |name: &str, at: usize| Entity { name: name.into(), span: at..at + 1 };
         TextPrompt {
             sample: SampleKey {
                 item: item.into(),
@@ -181,9 +170,7 @@ mod tests {
         let broken = generator.draw(&[prompt("c")]).unwrap_err().to_string();
         assert!(broken.contains("c-c0-r1.jpg"), "{broken}");
 
-        let nowhere = PictureFolder::open(folder.path().join("none"))
-            .err()
-            .unwrap();
+        let nowhere = PictureFolder::open(folder.path().join("none")).err().unwrap();
         assert!(nowhere.to_string().contains("none"));
     }
 
@@ -196,11 +183,7 @@ mod tests {
         let one = now();
         fs::write(folder.path().join("a-c0-r1.png"), b"2").unwrap();
         let two = now();
-        fs::rename(
-            folder.path().join("a-c0-r1.png"),
-            folder.path().join("b-c0-r1.png"),
-        )
-        .unwrap();
+        fs::rename(folder.path().join("a-c0-r1.png"), folder.path().join("b-c0-r1.png")).unwrap();
         let renamed = now();
         let all = std::collections::BTreeSet::from([empty, one, two, renamed]);
         assert_eq!(all.len(), 4);

@@ -91,10 +91,7 @@ pub struct ChainConfig {
 impl ChainConfig {
     /// The baseline: as many chains, one round each.
     pub fn direct(&self) -> Self {
-        Self {
-            rounds: NonZeroUsize::MIN,
-            ..self.clone()
-        }
+        Self { rounds: NonZeroUsize::MIN, ..self.clone() }
     }
 
     /// The baseline of the same number of samples: one round, n * k chains.
@@ -204,11 +201,7 @@ impl fmt::Display for PairId {
             PairKind::Anchor => "anchor",
             PairKind::Round => "round",
         };
-        write!(
-            f,
-            "{kind} pair of round {}, chain {}, item {}",
-            self.round, self.chain, self.item
-        )
+        write!(f, "{kind} pair of round {}, chain {}, item {}", self.round, self.chain, self.item)
     }
 }
 
@@ -246,20 +239,10 @@ pub fn pairs(item: &str, setting: Setting, config: &ChainConfig) -> Vec<Training
                 if modality == setting.real() && kind == PairKind::Anchor {
                     return Half::Real;
                 }
-                Half::Generated(SampleKey {
-                    item: item.to_owned(),
-                    chain,
-                    round,
-                    modality,
-                })
+                Half::Generated(SampleKey { item: item.to_owned(), chain, round, modality })
             };
             pairs.extend(kinds.iter().map(|&kind| TrainingPair {
-                id: PairId {
-                    item: item.to_owned(),
-                    chain,
-                    round,
-                    kind,
-                },
+                id: PairId { item: item.to_owned(), chain, round, kind },
                 text: half(Modality::Text, kind),
                 picture: half(Modality::Picture, kind),
             }));
@@ -282,12 +265,7 @@ mod tests {
     }
 
     fn sample(chain: usize, round: usize, modality: Modality) -> SampleKey {
-        SampleKey {
-            item: "a".into(),
-            chain,
-            round,
-            modality,
-        }
+        SampleKey { item: "a".into(), chain, round, modality }
     }
 
     #[test]
@@ -296,13 +274,7 @@ mod tests {
         let three = config(3, 1, Pairing::Anchor);
         assert_eq!(
             three.steps(Setting::MissingImage),
-            [
-                (1, Picture),
-                (1, Text),
-                (2, Picture),
-                (2, Text),
-                (3, Picture)
-            ]
+            [(1, Picture), (1, Text), (2, Picture), (2, Text), (3, Picture)]
         );
         assert_eq!(
             three.steps(Setting::MissingText),

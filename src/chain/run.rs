@@ -113,9 +113,7 @@ impl Run<'_> {
     ) -> Result<(), RunError> {
         let mut ids = BTreeSet::new();
         if let Some(twice) = items.iter().find(|item| !ids.insert(&item.id)) {
-            return Err(RunError::DuplicateItem {
-                id: twice.id.clone(),
-            });
+            return Err(RunError::DuplicateItem { id: twice.id.clone() });
         }
         let steps = self.config.steps(self.setting);
         let missing: Vec<Vec<_>> = steps
@@ -136,13 +134,7 @@ impl Run<'_> {
                 };
                 store.append(&samples)?;
                 done += samples.len();
-                progress(Progress {
-                    done,
-                    held,
-                    total,
-                    round,
-                    modality,
-                });
+                progress(Progress { done, held, total, round, modality });
             }
         }
         Ok(())
@@ -160,12 +152,7 @@ impl Run<'_> {
             .iter()
             .flat_map(|item| (0..self.config.chains.get()).map(move |chain| (item, chain)))
             .map(|(item, chain)| {
-                let key = SampleKey {
-                    item: item.id.clone(),
-                    chain,
-                    round,
-                    modality,
-                };
+                let key = SampleKey { item: item.id.clone(), chain, round, modality };
                 (item, key)
             })
             .filter(|(_, key)| !store.contains(key))
@@ -182,12 +169,9 @@ impl Run<'_> {
             .map(|(item, key)| self.text_prompt(item, key, store))
             .collect::<Result<Vec<_>, _>>()?;
         let pictures = self.text_to_image.draw(&self.filled_up(prompts))?;
-        self.samples(
-            batch,
-            pictures,
-            &self.text_to_image.fingerprint(),
-            |_, picture| Ok(Payload::Picture(picture)),
-        )
+        self.samples(batch, pictures, &self.text_to_image.fingerprint(), |_, picture| {
+            Ok(Payload::Picture(picture))
+        })
     }
 
     fn caption(
@@ -200,15 +184,10 @@ impl Run<'_> {
             .map(|(item, key)| self.picture_prompt(item, key, store))
             .collect::<Result<Vec<_>, _>>()?;
         let captions = self.image_to_text.caption(&self.filled_up(prompts))?;
-        self.samples(
-            batch,
-            captions,
-            &self.image_to_text.fingerprint(),
-            |sample, caption| {
-                check_spans(sample, &caption)?;
-                Ok(Payload::Caption(caption))
-            },
-        )
+        self.samples(batch, captions, &self.image_to_text.fingerprint(), |sample, caption| {
+            check_spans(sample, &caption)?;
+            Ok(Payload::Caption(caption))
+        })
     }
 
     fn text_prompt(
@@ -222,25 +201,13 @@ impl Run<'_> {
             Some(parent) => match store.read(&parent)?.payload {
                 Payload::Caption(caption) => (
                     caption.tokens,
-                    Entity {
-                        name: item.head.name.clone(),
-                        span: caption.head,
-                    },
-                    Entity {
-                        name: item.tail.name.clone(),
-                        span: caption.tail,
-                    },
+                    Entity { name: item.head.name.clone(), span: caption.head },
+                    Entity { name: item.tail.name.clone(), span: caption.tail },
                 ),
                 Payload::Picture(_) => return Err(wrong_parent(parent)),
             },
         };
-        Ok(TextPrompt {
-            sample: sample.clone(),
-            key: sample.noise(self.seed),
-            tokens,
-            head,
-            tail,
-        })
+        Ok(TextPrompt { sample: sample.clone(), key: sample.noise(self.seed), tokens, head, tail })
     }
 
     fn picture_prompt(
@@ -250,10 +217,8 @@ impl Run<'_> {
         store: &Store,
     ) -> Result<PicturePrompt, RunError> {
         let picture = match sample.parent(self.setting) {
-            None => (self.load_picture)(item).map_err(|source| RunError::RealPicture {
-                item: item.id.clone(),
-                source,
-            })?,
+            None => (self.load_picture)(item)
+                .map_err(|source| RunError::RealPicture { item: item.id.clone(), source })?,
             Some(parent) => match store.read(&parent)?.payload {
                 Payload::Picture(picture) => Arc::new(picture),
                 Payload::Caption(_) => return Err(wrong_parent(parent)),
@@ -285,11 +250,7 @@ impl Run<'_> {
         if results.len() != self.batch.get() {
             return Err(RunError::Contract {
                 sample: batch[0].1.clone(),
-                what: format!(
-                    "returned {} results for {} prompts",
-                    results.len(),
-                    self.batch
-                ),
+                what: format!("returned {} results for {} prompts", results.len(), self.batch),
             });
         }
         // The results of the filling stand behind those of the batch; zip leaves them out.
@@ -313,10 +274,7 @@ fn check_spans(sample: &SampleKey, caption: &Caption) -> Result<(), RunError> {
         if span.is_empty() || span.end > caption.tokens.len() {
             return Err(RunError::Contract {
                 sample: sample.clone(),
-                what: format!(
-                    "put an entity at {span:?} of {} tokens",
-                    caption.tokens.len()
-                ),
+                what: format!("put an entity at {span:?} of {} tokens", caption.tokens.len()),
             });
         }
     }

@@ -69,11 +69,7 @@ impl Writer {
         for body in bodies {
             let length = u32::try_from(body.len()).map_err(std::io::Error::other)?;
             let hash = *blake3::hash(body).as_bytes();
-            places.push(Place {
-                offset: self.end + bytes.len() as u64,
-                length,
-                hash,
-            });
+            places.push(Place { offset: self.end + bytes.len() as u64, length, hash });
             bytes.extend(length.to_le_bytes());
             bytes.extend(hash);
             bytes.extend(check(length, &hash));
@@ -125,8 +121,7 @@ pub(super) fn scan(
 pub(super) fn read(path: &Path, place: Place) -> Result<Vec<u8>, StoreError> {
     let io = |error| StoreError::io(path, error);
     let mut file = File::open(path).map_err(io)?;
-    file.seek(SeekFrom::Start(place.offset + RECORD_HEADER as u64))
-        .map_err(io)?;
+    file.seek(SeekFrom::Start(place.offset + RECORD_HEADER as u64)).map_err(io)?;
     let mut body = vec![0; place.length as usize];
     file.read_exact(&mut body).map_err(io)?;
     if *blake3::hash(&body).as_bytes() == place.hash {
@@ -141,18 +136,13 @@ fn read_record_header(path: &Path, file: &mut impl Read, offset: u64) -> Result<
     let mut hash = [0; 32];
     let mut found = [0; 8];
     for field in [&mut length[..], &mut hash[..], &mut found[..]] {
-        file.read_exact(field)
-            .map_err(|error| StoreError::io(path, error))?;
+        file.read_exact(field).map_err(|error| StoreError::io(path, error))?;
     }
     let length = u32::from_le_bytes(length);
     if check(length, &hash) != found {
         return Err(StoreError::corrupt(path, offset, "the record's header"));
     }
-    Ok(Place {
-        offset,
-        length,
-        hash,
-    })
+    Ok(Place { offset, length, hash })
 }
 
 fn check(length: u32, hash: &[u8; 32]) -> [u8; 8] {

@@ -119,18 +119,11 @@ pub enum StoreError {
 
 impl StoreError {
     pub(super) fn io(path: &Path, source: std::io::Error) -> Self {
-        Self::Io {
-            path: path.to_owned(),
-            source,
-        }
+        Self::Io { path: path.to_owned(), source }
     }
 
     pub(super) fn corrupt(path: &Path, offset: u64, what: impl Into<String>) -> Self {
-        Self::Corrupt {
-            path: path.to_owned(),
-            offset,
-            what: what.into(),
-        }
+        Self::Corrupt { path: path.to_owned(), offset, what: what.into() }
     }
 }
 
@@ -226,12 +219,8 @@ impl Store {
     /// The keys of an item's samples in the order of its chains: chain by chain, each in the order
     /// in which it was made. For a gallery.
     pub fn samples_of(&self, item: &str, setting: Setting) -> Vec<&SampleKey> {
-        let first = SampleKey {
-            item: item.to_owned(),
-            chain: 0,
-            round: 0,
-            modality: Modality::Text,
-        };
+        let first =
+            SampleKey { item: item.to_owned(), chain: 0, round: 0, modality: Modality::Text };
         let mut keys: Vec<_> = self
             .index
             .range(first..)
@@ -266,10 +255,8 @@ impl Store {
         for sample in samples {
             let body = encode(sample)?;
             let hash = *blake3::hash(&body).as_bytes();
-            let before = fresh
-                .get(&sample.key)
-                .map(|(hash, _)| (hash, &self.folder))
-                .or_else(|| {
+            let before =
+                fresh.get(&sample.key).map(|(hash, _)| (hash, &self.folder)).or_else(|| {
                     let entry = self.index.get(&sample.key)?;
                     Some((&entry.place.hash, &self.segments[entry.segment]))
                 });
@@ -290,10 +277,8 @@ impl Store {
         if fresh.is_empty() {
             return Ok(());
         }
-        let (keys, bodies): (Vec<_>, Vec<_>) = fresh
-            .into_iter()
-            .map(|(key, (_, body))| (key, body))
-            .unzip();
+        let (keys, bodies): (Vec<_>, Vec<_>) =
+            fresh.into_iter().map(|(key, (_, body))| (key, body)).unzip();
 
         // The writer comes back only when all went well: a segment that a failed write may have
         // left with part of a record is never written to again.
@@ -316,9 +301,7 @@ impl Store {
     }
 
     fn index_segment(&mut self, segment: usize) -> Result<(), StoreError> {
-        let Self {
-            segments, index, ..
-        } = self;
+        let Self { segments, index, .. } = self;
         let path = &segments[segment];
         segment::scan(path, &self.fingerprint.0, |place, body| {
             let (header, _) =
@@ -355,10 +338,7 @@ fn segments_of(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
 
 /// A record's body: length of the header (u32, little-endian), the header as JSON, the payload.
 fn encode(sample: &Sample) -> Result<Vec<u8>, StoreError> {
-    let wrong = |what: String| StoreError::Payload {
-        sample: sample.key.clone(),
-        what,
-    };
+    let wrong = |what: String| StoreError::Payload { sample: sample.key.clone(), what };
     let payload = match (&sample.payload, sample.key.modality) {
         (Payload::Picture(picture), Modality::Picture) => png(picture).map_err(wrong)?,
         (Payload::Caption(caption), Modality::Text) => {
@@ -379,9 +359,8 @@ fn encode(sample: &Sample) -> Result<Vec<u8>, StoreError> {
 fn split(body: &[u8]) -> Result<(Header, &[u8]), String> {
     let short = || "the record's size".to_owned();
     let (length, rest) = body.split_first_chunk::<4>().ok_or_else(short)?;
-    let (header, payload) = rest
-        .split_at_checked(u32::from_le_bytes(*length) as usize)
-        .ok_or_else(short)?;
+    let (header, payload) =
+        rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(short)?;
     let header =
         serde_json::from_slice(header).map_err(|error| format!("the record's JSON ({error})"))?;
     Ok((header, payload))
@@ -404,12 +383,7 @@ fn decode(body: &[u8]) -> Result<Sample, String> {
             serde_json::from_slice(payload).map_err(|error| format!("the caption ({error})"))?,
         ),
     };
-    Ok(Sample {
-        key: header.key,
-        generator: header.generator,
-        parent: header.parent,
-        payload,
-    })
+    Ok(Sample { key: header.key, generator: header.generator, parent: header.parent, payload })
 }
 
 /// PNG with every choice of the encoder named, so that equal pictures are equal bytes.

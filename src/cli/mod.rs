@@ -1,21 +1,15 @@
 //! The command line: one file a command, each parses, calls and prints.
 
-mod caption;
 mod devices;
-mod experiment;
-mod predict;
 mod pretrain;
-mod report;
-mod sample;
-mod world;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::device::DeviceChoice;
+use crate::exit::UserError;
 use crate::progress::Progress;
 use crate::train::Context;
 
@@ -33,30 +27,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run an experiment from its data to its report; finished stages are reused.
-    Experiment(experiment::Run),
-    /// Run an experiment up to its generated samples.
-    Generate(experiment::Run),
-    /// Run an experiment up to the teacher's scores.
-    Score(experiment::Run),
-    /// Run an experiment up to the selection.
-    Select(experiment::Run),
-    /// Run an experiment up to the trained students.
-    Train(experiment::Run),
-    /// Run an experiment up to the predictions on the test split.
-    Evaluate(experiment::Run),
-    /// Write report.md and report.html again from a run folder's results.json.
-    Report(report::Report),
     /// Train the bundled tiny weights on the world's web corpus, part by part.
     Pretrain(pretrain::Pretrain),
-    /// Name the relation of two entities from a sentence and a picture, with probabilities.
-    Predict(predict::Predict),
-    /// Draw pictures from a prompt.
-    Sample(sample::Sample),
-    /// Describe pictures in a sentence.
-    Caption(caption::Caption),
-    /// Show or export posts of the embedded world, or print its ceiling.
-    World(world::World),
     /// List the backends and devices of this build and machine.
     Devices,
 }
@@ -109,30 +81,40 @@ pub fn main() -> i32 {
         tracing::warn!("interrupts are not handled: {error}");
     }
     let result = match cli.command {
-        Command::Experiment(run) => run.until(None, &context),
-        Command::Generate(run) => run.until(Some(crate::experiment::Stage::Generate), &context),
-        Command::Score(run) => run.until(Some(crate::experiment::Stage::Score), &context),
-        Command::Select(run) => run.until(Some(crate::experiment::Stage::Select), &context),
-        Command::Train(run) => run.until(Some(crate::experiment::Stage::Train), &context),
-        Command::Evaluate(run) => run.until(Some(crate::experiment::Stage::Evaluate), &context),
-        Command::Report(report) => report.run(),
         Command::Pretrain(pretrain) => pretrain.run(&context),
-        Command::Predict(predict) => predict.run(),
-        Command::Sample(sample) => sample.run(&context),
-        Command::Caption(caption) => caption.run(),
-        Command::World(world) => world.run(),
         Command::Devices => devices::run(),
     };
     match result {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("error: {}", crate::exit::one_line(&error));
-            if context.stop.load(Ordering::Relaxed) { 130 } else { crate::exit::code(&error) }
+            eprintln!("error: {}", one_line(&error));
+            if context.stop.load(Ordering::Relaxed) {
+                130
+            } else {
+                i32::from(crate::exit::code(&error))
+            }
         }
     }
 }
 
-/// The default place of run folders.
-fn default_runs() -> PathBuf {
-    PathBuf::from("experiments/runs")
+/// The whole chain of causes in one line.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !line.contains(&cause) {
+            line.push_str(": ");
+            line.push_str(&cause);
+        }
+    }
+    line.replace('\n', " ")
+}
+
+/// `KEY=VALUE` arguments as overrides of a configuration.
+fn key_values(arguments: &[String]) -> Result<Vec<(String, String)>, UserError> {
+    let split = |text: &String| match text.split_once('=') {
+        Some((key, value)) => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        None => Err(UserError(format!("--set {text}: expected KEY=VALUE, as in chain.rounds=2"))),
+    };
+    arguments.iter().map(split).collect()
 }

@@ -10,10 +10,7 @@ pub enum ConfigError {
     Missing { path: PathBuf },
     /// The file cannot be read.
     #[error("{path}: cannot be read: {source}")]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
     /// A key that the configuration does not have.
     #[error("{place}: unknown key `{key}`{}; allowed are {}", hint(nearest), allowed.join(", "))]
     UnknownKey {
@@ -54,12 +51,8 @@ impl ConfigError {
     pub(super) fn explain(place: String, key: Option<String>, message: &str) -> Self {
         let unknown = |kind: &str| {
             let (name, allowed) = message.strip_prefix(kind)?.split_once('`')?;
-            let allowed: Vec<String> = allowed
-                .split('`')
-                .skip(1)
-                .step_by(2)
-                .map(str::to_owned)
-                .collect();
+            let allowed: Vec<String> =
+                allowed.split('`').skip(1).step_by(2).map(str::to_owned).collect();
             Some((name.to_owned(), allowed))
         };
         if let Some((name, allowed)) = unknown("unknown field `") {
@@ -69,22 +62,13 @@ impl ConfigError {
                 Some(section) => format!("{section}.{name}"),
                 None => name.clone(),
             };
-            return Self::UnknownKey {
-                place,
-                key,
-                nearest: nearest(&name, &allowed),
-                allowed,
-            };
+            return Self::UnknownKey { place, key, nearest: nearest(&name, &allowed), allowed };
         }
         let mut message = message.split_whitespace().collect::<Vec<_>>().join(" ");
         if let Some((name, allowed)) = unknown("unknown variant `") {
             message += &hint(&nearest(&name, &allowed));
         }
-        Self::Value {
-            place,
-            key,
-            message,
-        }
+        Self::Value { place, key, message }
     }
 }
 

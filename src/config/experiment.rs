@@ -301,7 +301,9 @@ impl ExperimentConfig {
         }
         let fraction = |value: f64| (0.0..1.0).contains(&value);
         if !(self.teacher.calibration > 0.0 && self.teacher.calibration <= 0.5) {
-            return Some("teacher.calibration: expected a fraction above 0, at most 0.5".to_owned());
+            return Some(
+                "teacher.calibration: expected a fraction above 0, at most 0.5".to_owned(),
+            );
         }
         if !fraction(self.teacher.modality_masking) {
             return Some("teacher.modality_masking: expected a fraction below 1".to_owned());

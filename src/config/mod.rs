@@ -1,7 +1,9 @@
 //! From a TOML file and the command line to a checked configuration, and back.
 
 mod error;
+pub mod experiment;
 mod overrides;
+pub mod pretrain;
 
 pub use error::ConfigError;
 
@@ -37,15 +39,10 @@ pub fn load<T: DeserializeOwned>(
             }
         })?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(ConfigError::Missing {
-                path: path.to_owned(),
-            });
+            return Err(ConfigError::Missing { path: path.to_owned() });
         }
         Err(source) => {
-            return Err(ConfigError::Read {
-                path: path.to_owned(),
-                source,
-            });
+            return Err(ConfigError::Read { path: path.to_owned(), source });
         }
     };
     parse(path, &text, overrides)
@@ -73,9 +70,7 @@ pub fn parse<T: DeserializeOwned>(
             Some(name) => name,
             None => line_of(path, before(text, error.span())),
         };
-        let key = error
-            .span()
-            .and_then(|span| key_at(document.get_ref(), &span));
+        let key = error.span().and_then(|span| key_at(document.get_ref(), &span));
         ConfigError::explain(place, key, error.message())
     })
 }
@@ -85,9 +80,8 @@ pub fn parse<T: DeserializeOwned>(
 /// # Errors
 /// [`ConfigError::Unwritable`] for what TOML cannot hold, a `None` in a list for example.
 pub fn to_toml<T: Serialize>(config: &T) -> Result<String, ConfigError> {
-    toml::to_string_pretty(config).map_err(|error| ConfigError::Unwritable {
-        message: one_line(&error.to_string()),
-    })
+    toml::to_string_pretty(config)
+        .map_err(|error| ConfigError::Unwritable { message: one_line(&error.to_string()) })
 }
 
 fn before(text: &str, span: Option<Range<usize>>) -> &[u8] {

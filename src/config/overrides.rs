@@ -42,12 +42,7 @@ impl Overrides {
                 });
             };
             let end = text.len() + 1;
-            overrides.push(Override {
-                shown,
-                text,
-                span: start..end,
-                depth,
-            });
+            overrides.push(Override { shown, text, span: start..end, depth });
             start = end;
         }
         Ok(Self(overrides))
@@ -55,24 +50,18 @@ impl Overrides {
 
     /// The override that a byte offset belongs to.
     pub fn at(&self, offset: usize) -> Option<String> {
-        self.0
-            .iter()
-            .find(|item| item.span.contains(&offset))
-            .map(|item| item.shown.clone())
+        self.0.iter().find(|item| item.span.contains(&offset)).map(|item| item.shown.clone())
     }
 
     /// Sets every overridden key; sections that are not there are added.
     pub fn merge_into<'o>(&'o self, table: &mut DeTable<'o>) -> Result<(), ConfigError> {
         for item in &self.0 {
-            let fail = |message: String| ConfigError::Override {
-                place: item.shown.clone(),
-                message,
-            };
+            let fail =
+                |message: String| ConfigError::Override { place: item.shown.clone(), message };
             let parsed =
                 DeTable::parse(&item.text).map_err(|error| fail(error.message().to_owned()))?;
-            merge(table, parsed.into_inner(), item.depth).map_err(|key| {
-                fail(format!("`{key}` is a value in the file, not a section"))
-            })?;
+            merge(table, parsed.into_inner(), item.depth)
+                .map_err(|key| fail(format!("`{key}` is a value in the file, not a section")))?;
         }
         Ok(())
     }
@@ -97,11 +86,7 @@ fn depth(key: &str) -> Option<usize> {
 }
 
 /// Moves the value at the end of a path of `depth` keys into a table.
-fn merge<'o>(
-    into: &mut DeTable<'o>,
-    from: DeTable<'o>,
-    depth: usize,
-) -> Result<(), String> {
+fn merge<'o>(into: &mut DeTable<'o>, from: DeTable<'o>, depth: usize) -> Result<(), String> {
     for (key, value) in from {
         if depth == 1 {
             into.insert(key, value);

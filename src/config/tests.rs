@@ -55,10 +55,8 @@ rounds = 3
 ";
 
 fn read(text: &str, overrides: &[(&str, &str)]) -> Result<Plan, ConfigError> {
-    let overrides: Vec<_> = overrides
-        .iter()
-        .map(|(key, value)| (key.to_string(), value.to_string()))
-        .collect();
+    let overrides: Vec<_> =
+        overrides.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
     parse(Path::new("plan.toml"), text, &overrides)
 }
 
@@ -105,10 +103,7 @@ fn a_value_of_another_type_names_line_key_and_what_was_expected() {
 #[test]
 fn a_missing_key_names_its_section_and_broken_toml_its_line() {
     let text = TEXT.replace("epochs = 5\n", "");
-    assert_eq!(
-        message(&text, &[]),
-        "plan.toml:4: `training`: missing field `epochs`"
-    );
+    assert_eq!(message(&text, &[]), "plan.toml:4: `training`: missing field `epochs`");
     let text = TEXT.replace("seed = 7\n", "");
     assert_eq!(message(&text, &[]), "plan.toml:1: missing field `seed`");
     assert!(message(&TEXT.replace("epochs = 5", "epochs ="), &[]).starts_with("plan.toml:5: "));
@@ -161,11 +156,8 @@ fn overrides_stand_in_for_the_files_values_and_are_checked_like_them() {
 fn an_override_may_give_what_the_file_lacks() {
     let plan = read(&TEXT.replace("seed = 7\n", ""), &[("seed", "8")]).unwrap();
     assert_eq!(plan.seed, 8);
-    let plan = read(
-        "seed = 1\nname = \"x\"",
-        &[("training", "{epochs = 1, learning_rate = 0.1}")],
-    )
-    .unwrap();
+    let plan = read("seed = 1\nname = \"x\"", &[("training", "{epochs = 1, learning_rate = 0.1}")])
+        .unwrap();
     assert_eq!(plan.training.epochs, 1);
     // A table replaces a table: what it leaves out is missing.
     assert_eq!(
@@ -177,10 +169,7 @@ fn an_override_may_give_what_the_file_lacks() {
 #[test]
 fn an_override_without_a_key_or_below_a_value_is_refused() {
     for key in ["", "a b", "a.", "seed = 1 #", "[x]\ny"] {
-        assert!(
-            message_of_override(key).contains("expected a key such as section.key"),
-            "{key}"
-        );
+        assert!(message_of_override(key).contains("expected a key such as section.key"), "{key}");
     }
     assert_eq!(
         message(TEXT, &[("name.first", "1")]),

@@ -78,11 +78,8 @@ pub fn audit(relations: &Relations, splits: &[(Split, &[Example])]) -> Audit {
 }
 
 fn audit_split(relations: &Relations, split: Split, examples: &[Example]) -> SplitAudit {
-    let mut labels: Vec<(String, usize)> = relations
-        .names()
-        .iter()
-        .map(|name| (name.clone(), 0))
-        .collect();
+    let mut labels: Vec<(String, usize)> =
+        relations.names().iter().map(|name| (name.clone(), 0)).collect();
     let mut keys: BTreeMap<_, Vec<usize>> = BTreeMap::new();
     let mut pictures: BTreeMap<_, BTreeSet<usize>> = BTreeMap::new();
     let mut in_memory = 0;
@@ -92,11 +89,7 @@ fn audit_split(relations: &Relations, split: Split, examples: &[Example]) -> Spl
             label.1 += 1;
         }
         let span = |span: &std::ops::Range<usize>| (span.start, span.end);
-        let key = (
-            &example.tokens,
-            span(&example.head.span),
-            span(&example.tail.span),
-        );
+        let key = (&example.tokens, span(&example.head.span), span(&example.tail.span));
         keys.entry(key).or_default().push(example.label);
         match &example.picture {
             Some(PictureSource::File(path)) => {
@@ -131,22 +124,14 @@ fn audit_split(relations: &Relations, split: Split, examples: &[Example]) -> Spl
 }
 
 fn tail_first(examples: &[Example], wanted: impl Fn(usize) -> bool) -> Option<f64> {
-    let rows: Vec<_> = examples
-        .iter()
-        .filter(|example| wanted(example.label))
-        .collect();
-    let first = rows
-        .iter()
-        .filter(|example| example.tail.span.start < example.head.span.start)
-        .count();
+    let rows: Vec<_> = examples.iter().filter(|example| wanted(example.label)).collect();
+    let first =
+        rows.iter().filter(|example| example.tail.span.start < example.head.span.start).count();
     (!rows.is_empty()).then(|| first as f64 / rows.len() as f64)
 }
 
 fn sentences(examples: &[Example]) -> BTreeSet<&[String]> {
-    examples
-        .iter()
-        .map(|example| example.tokens.as_slice())
-        .collect()
+    examples.iter().map(|example| example.tokens.as_slice()).collect()
 }
 
 fn files(examples: &[Example]) -> BTreeSet<&std::path::Path> {

@@ -7,23 +7,13 @@ use std::path::{Path, PathBuf};
 pub enum DataError {
     /// None of the files that could hold the split is there.
     #[error("{folder}: no file for the {split} split (looked for {looked_for})")]
-    NoSplit {
-        folder: PathBuf,
-        split: super::Split,
-        looked_for: String,
-    },
+    NoSplit { folder: PathBuf, split: super::Split, looked_for: String },
     /// A file or folder cannot be read.
     #[error("{path}: cannot be read: {source}")]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
     /// A file or folder cannot be written.
     #[error("{path}: cannot be written: {source}")]
-    Write {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Write { path: PathBuf, source: std::io::Error },
     /// A line is not in the file's syntax.
     #[error("{path}:{line}:{column}: {message}")]
     Syntax {

@@ -25,11 +25,7 @@ pub fn relations(folder: &Path) -> Result<Relations, DataError> {
 /// # Errors
 /// [`DataError`] naming file and line: as [`super::jsonl::read_split`], and every picture must be
 /// there.
-pub fn read_split(
-    folder: &Path,
-    split: Split,
-    relations: &Relations,
-) -> Result<Rows, DataError> {
+pub fn read_split(folder: &Path, split: Split, relations: &Relations) -> Result<Rows, DataError> {
     let path = file_of(folder, split)?;
     let pictures = PictureFolder {
         path: path.parent().unwrap_or(folder).to_owned(),
@@ -49,10 +45,7 @@ fn rows(path: &Path) -> Result<Vec<RawRow>, DataError> {
                 if tokens.len() == start {
                     return Err(row_error(path, line, format!("the {role} has no name")));
                 }
-                Ok(Entity {
-                    name: mention.name,
-                    span: start..tokens.len(),
-                })
+                Ok(Entity { name: mention.name, span: start..tokens.len() })
             };
             let head = name("head", record.head)?;
             let tail = name("tail", record.tail)?;

@@ -74,14 +74,13 @@ pub(crate) fn file_of(folder: &Path, split: Split) -> Result<PathBuf, DataError>
             .iter()
             .flat_map(|name| [format!("{name}/metadata.jsonl"), format!("{name}.jsonl")])
     };
-    candidates()
-        .map(|name| folder.join(name))
-        .find(|path| path.is_file())
-        .ok_or_else(|| DataError::NoSplit {
+    candidates().map(|name| folder.join(name)).find(|path| path.is_file()).ok_or_else(|| {
+        DataError::NoSplit {
             folder: folder.to_owned(),
             split,
             looked_for: candidates().collect::<Vec<_>>().join(", "),
-        })
+        }
+    })
 }
 
 /// Every record of a file with its line.
@@ -139,10 +138,7 @@ fn entity(role: &str, mention: Mention, tokens: &[String]) -> Result<Entity, Str
     let span: Range<usize> = match mention.span {
         Some((start, end)) => start..end,
         None => find_span(tokens, &mention.name).ok_or_else(|| {
-            format!(
-                "the {role} `{}` has no span and its name is not in the sentence",
-                mention.name
-            )
+            format!("the {role} `{}` has no span and its name is not in the sentence", mention.name)
         })?,
     };
     row::entity(role, mention.name, span, tokens.len())

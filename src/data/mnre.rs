@@ -133,8 +133,7 @@ fn entity(row: &Literal, key: &str, role: &str, tokens: usize) -> Result<Entity,
 }
 
 fn value<'l>(dict: &'l Literal, key: &str) -> Result<&'l Literal, String> {
-    dict.get(key)
-        .ok_or_else(|| format!("the key `{key}` is missing"))
+    dict.get(key).ok_or_else(|| format!("the key `{key}` is missing"))
 }
 
 fn string(dict: &Literal, key: &str) -> Result<String, String> {
@@ -145,8 +144,5 @@ fn string(dict: &Literal, key: &str) -> Result<String, String> {
 }
 
 fn wrong_type(key: &str, expected: &str, found: &Literal) -> String {
-    format!(
-        "`{key}` must be {expected}, found {}",
-        found.type_name()
-    )
+    format!("`{key}` must be {expected}, found {}", found.type_name())
 }

@@ -48,9 +48,7 @@ impl PictureFolder {
 pub(crate) fn stays_below(name: &str) -> bool {
     let path = Path::new(name);
     path.components().next().is_some()
-        && path
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)))
+        && path.components().all(|part| matches!(part, Component::Normal(_)))
 }
 
 #[cfg(test)]
@@ -71,10 +69,8 @@ mod tests {
         std::fs::create_dir(folder.path().join("val")).unwrap();
         std::fs::write(folder.path().join("a.jpg"), "").unwrap();
         std::fs::write(folder.path().join("val/b.jpg"), "").unwrap();
-        let pictures = PictureFolder {
-            path: folder.path().to_owned(),
-            missing: MissingPicture::KeepRow,
-        };
+        let pictures =
+            PictureFolder { path: folder.path().to_owned(), missing: MissingPicture::KeepRow };
         assert!(pictures.find(Split::Test, "a.jpg").is_some());
         assert!(pictures.find(Split::Validation, "b.jpg").is_some());
         assert!(pictures.find(Split::Test, "b.jpg").is_none());

@@ -32,10 +32,7 @@ pub enum Fit {
 /// [`DataError::Read`]; [`DataError::Picture`] for another format, broken data, no pixels, and
 /// for what is above [`MAX_SIDE`], [`MAX_MEMORY`] or [`MAX_FILE`].
 pub fn decode(path: &Path) -> Result<Picture, DataError> {
-    let bad = |message: String| DataError::Picture {
-        path: path.to_owned(),
-        message,
-    };
+    let bad = |message: String| DataError::Picture { path: path.to_owned(), message };
     let file = File::open(path).map_err(DataError::read(path))?;
     let bytes = file.metadata().map_err(DataError::read(path))?.len();
     if bytes > MAX_FILE {
@@ -49,10 +46,7 @@ pub fn decode(path: &Path) -> Result<Picture, DataError> {
     limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(MAX_MEMORY);
     reader.limits(limits);
-    let image = reader
-        .decode()
-        .map_err(|error| bad(error.to_string()))?
-        .into_rgb8();
+    let image = reader.decode().map_err(|error| bad(error.to_string()))?.into_rgb8();
     if image.width() == 0 || image.height() == 0 {
         return Err(bad("it has no pixels".to_owned()));
     }
@@ -98,10 +92,7 @@ pub struct Normalisation {
 
 impl Normalisation {
     /// To -1..1, as diffusion models and ViT (google/vit-base-patch16-224) have it.
-    pub const SYMMETRIC: Self = Self {
-        mean: [0.5; 3],
-        deviation: [0.5; 3],
-    };
+    pub const SYMMETRIC: Self = Self { mean: [0.5; 3], deviation: [0.5; 3] };
 
     /// A picture as `[3, height, width]` numbers, (value / 255 - mean) / deviation.
     pub fn to_planar(&self, picture: &Picture) -> Vec<f32> {
@@ -151,8 +142,7 @@ pub fn save_png(path: &Path, picture: &Picture, texts: &[(&str, &str)]) -> Resul
     };
     let mut file = beside(folder).map_err(DataError::write(path))?;
     encode(file.as_file_mut(), picture, texts).map_err(DataError::write(path))?;
-    file.persist(path)
-        .map_err(|error| DataError::write(path)(error.error))?;
+    file.persist(path).map_err(|error| DataError::write(path)(error.error))?;
     Ok(())
 }
 
@@ -190,9 +180,7 @@ mod tests {
     use std::path::PathBuf;
 
     fn fixture(name: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/fixtures/pictures")
-            .join(name)
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pictures").join(name)
     }
 
     fn furthest(left: &Picture, right: &Picture) -> u8 {
@@ -204,10 +192,7 @@ mod tests {
     #[test]
     fn resizing_gives_pillows_bytes() {
         let noise = decode(&fixture("noise.png")).unwrap();
-        for (filter, name) in [
-            (Filter::Bilinear, "bilinear"),
-            (Filter::Bicubic, "bicubic"),
-        ] {
+        for (filter, name) in [(Filter::Bilinear, "bilinear"), (Filter::Bicubic, "bicubic")] {
             for (fit, fitted) in [(Fit::Crop, "crop"), (Fit::Squash, "squash")] {
                 for side in [8, 16, 48] {
                     let file = format!("{name}-{fitted}-{side}.png");
@@ -231,10 +216,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let misnamed = folder.path().join("a.jpg");
         std::fs::copy(fixture("noise.png"), &misnamed).unwrap();
-        assert_eq!(
-            decode(&misnamed).unwrap(),
-            decode(&fixture("noise.png")).unwrap()
-        );
+        assert_eq!(decode(&misnamed).unwrap(), decode(&fixture("noise.png")).unwrap());
         let grey = decode(&fixture("grey.png")).unwrap();
         assert_eq!((grey.width, grey.height, grey.rgb.len()), (6, 5, 90));
         assert!(grey.rgb.chunks(3).all(|p| p[0] == p[1] && p[1] == p[2]));
@@ -263,36 +245,24 @@ mod tests {
             assert!(message(&bomb).contains("imit"), "{}", message(&bomb));
         }
         std::fs::remove_file(&path).unwrap();
-        assert!(matches!(
-            decode(&path).unwrap_err(),
-            DataError::Read { .. }
-        ));
+        assert!(matches!(decode(&path).unwrap_err(), DataError::Read { .. }));
     }
 
     /// The checksum of PNG chunks (PNG specification, annex D).
     fn crc32(bytes: &[u8]) -> u32 {
         !bytes.iter().fold(!0, |crc: u32, &byte| {
-            (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-                (crc >> 1) ^ (0xedb8_8320 * (crc & 1))
-            })
+            (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1)))
         })
     }
 
     #[test]
     fn numbers_are_planar_and_lead_back_to_the_picture() {
-        let picture = Picture {
-            width: 2,
-            height: 1,
-            rgb: vec![0, 51, 255, 128, 1, 254],
-        };
+        let picture = Picture { width: 2, height: 1, rgb: vec![0, 51, 255, 128, 1, 254] };
         let planar = Normalisation::SYMMETRIC.to_planar(&picture);
         assert_eq!(planar[0], -1.0);
         assert_eq!(planar[4], 1.0);
         assert!((planar[2] - (-0.6)).abs() < 1e-6);
-        assert_eq!(
-            Normalisation::SYMMETRIC.to_picture(&planar, 2, 1),
-            picture
-        );
+        assert_eq!(Normalisation::SYMMETRIC.to_picture(&planar, 2, 1), picture);
         let wild = [f32::NAN, 9.0, -9.0, 0.0, f32::INFINITY, -1.0];
         let clamped = Normalisation::SYMMETRIC.to_picture(&wild, 2, 1);
         assert_eq!(clamped.rgb, [0, 0, 255, 255, 128, 0]);

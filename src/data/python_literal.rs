@@ -121,11 +121,7 @@ impl Parser<'_> {
     }
 
     fn error_at(&self, at: usize, expected: &'static str, found: String) -> LiteralError {
-        LiteralError {
-            column: self.text[..at].chars().count() + 1,
-            expected,
-            found,
-        }
+        LiteralError { column: self.text[..at].chars().count() + 1, expected, found }
     }
 
     fn value(&mut self, depth: usize) -> Result<Literal, LiteralError> {
@@ -249,9 +245,7 @@ impl Parser<'_> {
         };
         let plain = |text: &str| text.starts_with(|c: char| c.is_ascii_digit() || c == '.');
         let well_formed = plain(body)
-            && body
-                .bytes()
-                .all(|b| matches!(b, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'));
+            && body.bytes().all(|b| matches!(b, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'));
         if !well_formed {
             return Err(self.error_at(start, "a decimal number", shown(self)));
         }
@@ -378,10 +372,7 @@ mod tests {
     fn every_escape_of_python_strings_is_read_in_both_kinds_of_quotes() {
         for quote in ['\'', '"'] {
             let quoted = |body: &str| text(&format!("{quote}{body}{quote}"));
-            assert_eq!(
-                quoted(r"\\\'\x22\a\b\f\n\r\t\v"),
-                "\\'\"\x07\x08\x0c\n\r\t\x0b"
-            );
+            assert_eq!(quoted(r"\\\'\x22\a\b\f\n\r\t\v"), "\\'\"\x07\x08\x0c\n\r\t\x0b");
             assert_eq!(quoted(r"\x41\u00e9\U0001F600\0\101\1019"), "Aé😀\0AA9");
             assert_eq!(quoted(r"\777"), "\u{1ff}");
             assert_eq!(quoted(r"\d\é"), r"\d\é");
@@ -407,10 +398,7 @@ mod tests {
     #[test]
     fn an_error_names_the_column_in_characters_and_what_was_expected() {
         let error = fails("{'é': 1 'b': 2}");
-        assert_eq!(
-            error.to_string(),
-            "column 9: expected `,` or `}`, found `'`"
-        );
+        assert_eq!(error.to_string(), "column 9: expected `,` or `}`, found `'`");
         assert_eq!(fails("[1, 2").expected, "`,` or `]`");
         assert_eq!(fails("'abc").column, 5);
         assert_eq!(fails("{'a' 1}").expected, "`:`");
@@ -422,9 +410,30 @@ mod tests {
     #[test]
     fn what_repr_never_writes_is_refused() {
         for source in [
-            "", "[,]", "(,)", "{,}", "[1,,2]", "'a' 'b'", "'''a'''", "b'a'", "0x10", "1_000", "007",
-            "1e", ".", "--1", "1j", r"'\N{DASH}'", r"'\ud800'", r"'\x4'", r"'\U00110000'",
-            "99999999999999999999", "inf", "{1}", "'a\nb'", "'\\",
+            "",
+            "[,]",
+            "(,)",
+            "{,}",
+            "[1,,2]",
+            "'a' 'b'",
+            "'''a'''",
+            "b'a'",
+            "0x10",
+            "1_000",
+            "007",
+            "1e",
+            ".",
+            "--1",
+            "1j",
+            r"'\N{DASH}'",
+            r"'\ud800'",
+            r"'\x4'",
+            r"'\U00110000'",
+            "99999999999999999999",
+            "inf",
+            "{1}",
+            "'a\nb'",
+            "'\\",
         ] {
             fails(source);
         }
@@ -463,11 +472,7 @@ mod tests {
     }
 
     fn repr_str(value: &str) -> String {
-        let quote = if value.contains('\'') && !value.contains('"') {
-            '"'
-        } else {
-            '\''
-        };
+        let quote = if value.contains('\'') && !value.contains('"') { '"' } else { '\'' };
         let mut written = String::from(quote);
         for c in value.chars() {
             match c {

@@ -87,13 +87,9 @@ struct Tap {
 impl Tap {
     fn sum(&self, pixel: impl Fn(usize) -> u8) -> u8 {
         let half = 1 << (PRECISION - 1);
-        let sum = self
-            .weights
-            .iter()
-            .enumerate()
-            .fold(half, |sum: i32, (index, &weight)| {
-                sum.wrapping_add(i32::from(pixel(self.first + index)).wrapping_mul(weight))
-            });
+        let sum = self.weights.iter().enumerate().fold(half, |sum: i32, (index, &weight)| {
+            sum.wrapping_add(i32::from(pixel(self.first + index)).wrapping_mul(weight))
+        });
         (sum >> PRECISION).clamp(0, 255) as u8
     }
 }
@@ -107,9 +103,8 @@ fn taps(source: usize, target: usize, filter: Filter) -> Vec<Tap> {
             let centre = (index as f64 + 0.5) * scale;
             let first = (centre - support + 0.5).max(0.0) as usize;
             let end = ((centre + support + 0.5) as usize).min(source);
-            let weights: Vec<f64> = (first..end)
-                .map(|x| filter.weight((x as f64 - centre + 0.5) / stretch))
-                .collect();
+            let weights: Vec<f64> =
+                (first..end).map(|x| filter.weight((x as f64 - centre + 0.5) / stretch)).collect();
             let total: f64 = weights.iter().sum();
             let one = f64::from(1 << PRECISION);
             let weights = weights
@@ -135,9 +130,5 @@ pub fn centre_square(picture: &Picture) -> Picture {
         .flat_map(|row| &row[left * 3..(left + side) * 3])
         .copied()
         .collect();
-    Picture {
-        width: side,
-        height: side,
-        rgb,
-    }
+    Picture { width: side, height: side, rgb }
 }

@@ -22,11 +22,7 @@ pub(crate) struct RawRow {
 
 /// An error of one row.
 pub(crate) fn row_error(path: &Path, line: usize, message: impl Into<String>) -> DataError {
-    DataError::Row {
-        path: path.to_owned(),
-        line,
-        message: message.into(),
-    }
+    DataError::Row { path: path.to_owned(), line, message: message.into() }
 }
 
 /// The entity at a span, or what is wrong with the span.
@@ -37,10 +33,7 @@ pub(crate) fn entity(
     tokens: usize,
 ) -> Result<Entity, String> {
     if span.start >= span.end {
-        return Err(format!(
-            "the {role} `{name}` has the empty span {}..{}",
-            span.start, span.end
-        ));
+        return Err(format!("the {role} `{name}` has the empty span {}..{}", span.start, span.end));
     }
     if span.end > tokens {
         return Err(format!(
@@ -70,9 +63,7 @@ pub(crate) fn lines<'b>(
                 Err(error) => Err(DataError::Syntax {
                     path: path.to_owned(),
                     line: index + 1,
-                    column: String::from_utf8_lossy(&line[..error.valid_up_to()])
-                        .chars()
-                        .count()
+                    column: String::from_utf8_lossy(&line[..error.valid_up_to()]).chars().count()
                         + 1,
                     message: "expected UTF-8 text".to_owned(),
                 }),
@@ -100,9 +91,7 @@ pub(crate) fn examples(
     pictures: Option<&PictureFolder>,
 ) -> Result<Rows, DataError> {
     if rows.is_empty() {
-        return Err(DataError::Empty {
-            path: path.to_owned(),
-        });
+        return Err(DataError::Empty { path: path.to_owned() });
     }
     let mut known = BTreeSet::new();
     let mut examples = Vec::with_capacity(rows.len());
@@ -161,25 +150,17 @@ pub(crate) fn examples(
             ),
         ));
     }
-    Ok(Rows {
-        examples,
-        missing_pictures,
-    })
+    Ok(Rows { examples, missing_pictures })
 }
 
 fn unknown_label(label: &str, relations: &Relations) -> String {
-    let nearest = relations
-        .names()
-        .iter()
-        .min_by_key(|name| strsim::damerau_levenshtein(name, label));
+    let nearest =
+        relations.names().iter().min_by_key(|name| strsim::damerau_levenshtein(name, label));
     let hint = match nearest {
         Some(name) if strsim::damerau_levenshtein(name, label) <= 3 => {
             format!("; the nearest is `{name}`")
         }
         _ => String::new(),
     };
-    format!(
-        "the relation `{label}` is none of the {} of the training split{hint}",
-        relations.len()
-    )
+    format!("the relation `{label}` is none of the {} of the training split{hint}", relations.len())
 }

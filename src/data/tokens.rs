@@ -117,9 +117,7 @@ impl Tokenizer {
     /// As [`Self::load`].
     pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self, DataError> {
         let mut inner = Inner::from_bytes(bytes).map_err(|error| unusable(path, error))?;
-        inner
-            .with_truncation(None)
-            .map_err(|error| unusable(path, error))?;
+        inner.with_truncation(None).map_err(|error| unusable(path, error))?;
         inner.with_padding(None);
         Self::with_markers(path, inner)
     }
@@ -129,24 +127,15 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizers crate's message.
     pub fn to_json(&self) -> Result<String, DataError> {
-        self.inner
-            .to_string(true)
-            .map_err(|error| unusable(Path::new("tokenizer.json"), error))
+        self.inner.to_string(true).map_err(|error| unusable(Path::new("tokenizer.json"), error))
     }
 
     fn with_markers(path: &Path, mut inner: Inner) -> Result<Self, DataError> {
         let id = |name: &str| {
-            inner
-                .token_to_id(name)
-                .ok_or_else(|| unusable(path, format!("it has no {name}")))
+            inner.token_to_id(name).ok_or_else(|| unusable(path, format!("it has no {name}")))
         };
-        let (pad, unknown, start, end, mask) = (
-            id(SPECIAL[0])?,
-            id(SPECIAL[1])?,
-            id(SPECIAL[2])?,
-            id(SPECIAL[3])?,
-            id(SPECIAL[4])?,
-        );
+        let (pad, unknown, start, end, mask) =
+            (id(SPECIAL[0])?, id(SPECIAL[1])?, id(SPECIAL[2])?, id(SPECIAL[3])?, id(SPECIAL[4])?);
         let unused: Vec<String> = (1..=4).map(|place| format!("[unused{place}]")).collect();
         let own: Vec<String> = SPECIAL[5..].iter().map(|&name| name.to_owned()).collect();
         let has = |names: &[String]| names.iter().all(|name| inner.token_to_id(name).is_some());
@@ -183,6 +172,14 @@ impl Tokenizer {
         vocabulary.values().max().map_or(0, |&id| id as usize + 1)
     }
 
+    /// The first identifier above all special ones; a trained vocabulary has those first.
+    pub fn first_ordinary(&self) -> u32 {
+        let special = &self.special;
+        let one = [special.pad, special.unknown, special.start, special.end, special.mask];
+        let all = one.into_iter().chain(special.head).chain(special.tail);
+        all.max().map_or(0, |id| id + 1)
+    }
+
     /// Identifiers of the special tokens.
     pub fn special(&self) -> &Special {
         &self.special
@@ -212,7 +209,11 @@ impl Tokenizer {
     ///
     /// # Errors
     /// As [`Self::pieces`].
-    pub fn encode_plain(&self, tokens: &[String], max_length: usize) -> Result<Vec<u32>, DataError> {
+    pub fn encode_plain(
+        &self,
+        tokens: &[String],
+        max_length: usize,
+    ) -> Result<Vec<u32>, DataError> {
         let room = max_length.max(2) - 1;
         let mut ids = vec![self.special.start];
         for token in tokens {
@@ -319,20 +320,12 @@ impl Tokenizer {
             ids[place.clone()].copy_from_slice(sequence);
             mask[place].fill(true);
         }
-        Padded {
-            ids,
-            mask,
-            rows: sequences.len(),
-            length,
-        }
+        Padded { ids, mask, rows: sequences.len(), length }
     }
 }
 
 fn unusable(path: &Path, message: impl ToString) -> DataError {
-    DataError::Tokenizer {
-        path: path.to_owned(),
-        message: message.to_string(),
-    }
+    DataError::Tokenizer { path: path.to_owned(), message: message.to_string() }
 }
 
 /// One place of an encoded sentence.
@@ -365,11 +358,7 @@ fn marks(spans: [&Range<usize>; 2], tokens: usize) -> [Mark; 4] {
     let mut marks = [(0, false), (0, true), (1, false), (1, true)].map(|(entity, closes)| {
         let span = spans[entity];
         let place = if closes { span.end } else { span.start };
-        Mark {
-            place: place.min(tokens),
-            closes,
-            entity,
-        }
+        Mark { place: place.min(tokens), closes, entity }
     });
     // The head is the outer one of two equal spans.
     marks.sort_by_key(|mark| {
@@ -416,10 +405,7 @@ pub fn find_span(tokens: &[String], name: &str) -> Option<Range<usize>> {
         return None;
     }
     let start = tokens.windows(name.len()).position(|window| {
-        window
-            .iter()
-            .zip(&name)
-            .all(|(token, name)| token.to_lowercase() == *name)
+        window.iter().zip(&name).all(|(token, name)| token.to_lowercase() == *name)
     })?;
     Some(start..start + name.len())
 }

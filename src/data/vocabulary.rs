@@ -7,9 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The special tokens; the identifier of each is its place: `[PAD]` is 0.
-pub const SPECIAL: [&str; 9] = [
-    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[H]", "[/H]", "[T]", "[/T]",
-];
+pub const SPECIAL: [&str; 9] =
+    ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[H]", "[/H]", "[T]", "[/T]"];
 
 /// A word seen once is more likely a name than a word; it is left to pieces.
 const WORD_MIN_COUNT: u64 = 2;
@@ -94,10 +93,7 @@ impl Merges {
             if !pieces.iter().all(|piece| known.contains(piece)) {
                 continue;
             }
-            let pieces = pieces
-                .into_iter()
-                .map(|piece| merges.index(piece))
-                .collect();
+            let pieces = pieces.into_iter().map(|piece| merges.index(piece)).collect();
             merges.words.push((pieces, *count));
             merges.count(merges.words.len() - 1, true);
         }
@@ -135,8 +131,7 @@ impl Merges {
             let text = |piece: usize| self.texts[piece].as_str();
             let best = self.pairs.iter().max_by(|(left, more), (right, count)| {
                 let names = |pair: &(usize, usize)| (text(pair.0), text(pair.1));
-                more.cmp(count)
-                    .then_with(|| names(right).cmp(&names(left)))
+                more.cmp(count).then_with(|| names(right).cmp(&names(left)))
             });
             let Some((&pair, _)) = best.filter(|(_, count)| **count >= 2) else {
                 break;

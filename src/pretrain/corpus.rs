@@ -5,9 +5,9 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::config::pretrain::PretrainConfig;
-use crate::data::Picture;
+use crate::data::{Picture, Split};
 use crate::train::Context;
-use crate::world::Split;
+
 use crate::world::web::{WebItem, web_item};
 
 /// A captioned picture.

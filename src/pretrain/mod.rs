@@ -5,7 +5,6 @@
 
 mod corpus;
 mod parts;
-pub mod scores;
 
 use std::collections::BTreeMap;
 use std::fmt;

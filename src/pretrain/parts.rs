@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use burn::backend::Autodiff;
-use burn::module::{AutodiffModule, Module};
+use burn::module::Module;
 use burn::tensor::backend::Backend;
 use mi2rage_models::bert::BertConfig;
 use mi2rage_models::captioner::CaptionerConfig;
@@ -164,7 +164,8 @@ impl<B: Backend> Trainer<'_, B> {
 
     /// One over the standard deviation of held-out latents.
     fn scaling_factor(&self, model: &AutoencoderKl<B>) -> f64 {
-        let latents = self.latents(model, &self.corpus.held_out[..256.min(self.corpus.held_out.len())]);
+        let latents =
+            self.latents(model, &self.corpus.held_out[..256.min(self.corpus.held_out.len())]);
         let values = latents.iter().flatten().map(|&value| f64::from(value));
         let (count, sum, squares) = values.fold((0.0, 0.0, 0.0), |(count, sum, squares), value| {
             (count + 1.0, sum + value, squares + value * value)
@@ -188,7 +189,7 @@ impl<B: Backend> Trainer<'_, B> {
 
     fn vision(&self) -> anyhow::Result<Training> {
         let part = &self.config.vision;
-        let model = part.model.init_for_classification::<Autodiff<B>>(FORMS, self.device);
+        let model = part.model.init_classifier::<Autodiff<B>>(FORMS, self.device);
         let task = Scenes { model: self.fresh(model, TRANSFORMER) };
         let scenes = |items: &[Captioned]| {
             let items: Arc<[_]> =
@@ -219,8 +220,7 @@ impl<B: Backend> Trainer<'_, B> {
     fn text(&self) -> anyhow::Result<Training> {
         let part = &self.config.text;
         let tokenizer = self.read_tokenizer()?;
-        let config =
-            BertConfig { vocab_size: tokenizer.vocabulary_size(), ..part.model.clone() };
+        let config = BertConfig { vocab_size: tokenizer.vocabulary_size(), ..part.model.clone() };
         let model = config.init_masked_lm::<Autodiff<B>>(self.device);
         let task = MaskedLanguage { model: self.fresh(model, TRANSFORMER) };
         let vocabulary = Vocabulary {
@@ -266,7 +266,8 @@ impl<B: Backend> Trainer<'_, B> {
         let tokenizer = self.read_tokenizer()?;
         let mut config: CaptionerConfig = part.model.clone();
         config.text.vocab_size = tokenizer.vocabulary_size();
-        let task = Captions { model: self.fresh(config.init::<Autodiff<B>>(self.device), TRANSFORMER) };
+        let task =
+            Captions { model: self.fresh(config.init::<Autodiff<B>>(self.device), TRANSFORMER) };
         let longest = config.text.max_position_embeddings;
         let captions = |items: &[Captioned]| -> anyhow::Result<_> {
             let mut encoded = Vec::with_capacity(items.len());
@@ -356,10 +357,8 @@ impl<B: Backend> Trainer<'_, B> {
         let (model, trained) = trained.split();
         let config =
             DiffusionConfig { text, unet: part.unet.clone(), schedule: part.schedule.clone() };
-        let scores = BTreeMap::from([(
-            "held-out squared error".to_owned(),
-            trained.kept().validation_loss,
-        )]);
+        let scores =
+            BTreeMap::from([("held-out squared error".to_owned(), trained.kept().validation_loss)]);
         self.finish(&model, &config, trained, scores)
     }
 }

@@ -84,18 +84,13 @@ pub fn fit_temperature(
             low = middle;
         }
     }
-    let fitted = (0.5 * (low + high))
-        .exp()
-        .clamp(TEMPERATURES.0, TEMPERATURES.1);
+    let fitted = (0.5 * (low + high)).exp().clamp(TEMPERATURES.0, TEMPERATURES.1);
     let nll_before = negative_log_likelihood(logits, labels, 1.0);
     let nll_fitted = negative_log_likelihood(logits, labels, fitted);
     // Where the loss is flat, only rounding tells temperatures apart, and 1 is as good.
     let rounding = 1e-12 * (1.0 + nll_before);
-    let (temperature, nll_after) = if nll_fitted < nll_before - rounding {
-        (fitted, nll_fitted)
-    } else {
-        (1.0, nll_before)
-    };
+    let (temperature, nll_after) =
+        if nll_fitted < nll_before - rounding { (fitted, nll_fitted) } else { (1.0, nll_before) };
     Ok(Calibration {
         temperature,
         nll_before,
@@ -109,10 +104,7 @@ pub fn fit_temperature(
 pub fn log_probabilities(logits: &[f32], temperature: f64) -> Vec<f32> {
     let scaled: Vec<f64> = scaled(logits, 1.0 / temperature).collect();
     let normaliser = log_sum_exp(&scaled);
-    scaled
-        .iter()
-        .map(|logit| (logit - normaliser) as f32)
-        .collect()
+    scaled.iter().map(|logit| (logit - normaliser) as f32).collect()
 }
 
 fn check(logits: &[Vec<f32>], labels: &[usize]) -> Result<(), CalibrationError> {
@@ -120,18 +112,11 @@ fn check(logits: &[Vec<f32>], labels: &[usize]) -> Result<(), CalibrationError> 
         return Err(CalibrationError::Empty);
     }
     if logits.len() != labels.len() {
-        return Err(CalibrationError::Length {
-            rows: logits.len(),
-            labels: labels.len(),
-        });
+        return Err(CalibrationError::Length { rows: logits.len(), labels: labels.len() });
     }
     for (row, (logits, &label)) in logits.iter().zip(labels).enumerate() {
         if label >= logits.len() {
-            return Err(CalibrationError::Label {
-                row,
-                label,
-                columns: logits.len(),
-            });
+            return Err(CalibrationError::Label { row, label, columns: logits.len() });
         }
         if logits.iter().any(|logit| !logit.is_finite()) {
             return Err(CalibrationError::NotFinite { row });
@@ -141,18 +126,12 @@ fn check(logits: &[Vec<f32>], labels: &[usize]) -> Result<(), CalibrationError> 
 }
 
 fn scaled(logits: &[f32], inverse_temperature: f64) -> impl Iterator<Item = f64> {
-    logits
-        .iter()
-        .map(move |&logit| f64::from(logit) * inverse_temperature)
+    logits.iter().map(move |&logit| f64::from(logit) * inverse_temperature)
 }
 
 fn log_sum_exp(values: &[f64]) -> f64 {
     let top = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    top + values
-        .iter()
-        .map(|value| (value - top).exp())
-        .sum::<f64>()
-        .ln()
+    top + values.iter().map(|value| (value - top).exp()).sum::<f64>().ln()
 }
 
 fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
@@ -198,10 +177,7 @@ fn expected_calibration_error(logits: &[Vec<f32>], labels: &[usize], temperature
         bin.0 += confidence;
         bin.1 += f64::from(u8::from(predicted == label));
     }
-    let gap: f64 = bins
-        .iter()
-        .map(|(confidence, hits)| f64::abs(confidence - hits))
-        .sum();
+    let gap: f64 = bins.iter().map(|(confidence, hits)| f64::abs(confidence - hits)).sum();
     gap / logits.len() as f64
 }
 
@@ -281,11 +257,7 @@ mod tests {
         );
         assert_eq!(
             fit_temperature(&[row.clone(), row], &[0, 2]),
-            Err(CalibrationError::Label {
-                row: 1,
-                label: 2,
-                columns: 2
-            })
+            Err(CalibrationError::Label { row: 1, label: 2, columns: 2 })
         );
         assert_eq!(
             fit_temperature(&[vec![f32::NAN]], &[0]),

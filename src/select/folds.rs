@@ -96,16 +96,12 @@ impl Folds {
 
     /// The items that the teacher of a fold scores, in the order of their ids.
     pub fn held_out(&self, fold: usize) -> impl Iterator<Item = &str> {
-        self.items()
-            .filter(move |&(_, at)| at == fold)
-            .map(|(id, _)| id)
+        self.items().filter(move |&(_, at)| at == fold).map(|(id, _)| id)
     }
 
     /// The items that the teacher of a fold may train on, in the order of their ids.
     pub fn training(&self, fold: usize) -> impl Iterator<Item = &str> {
-        self.items()
-            .filter(move |&(_, at)| at != fold)
-            .map(|(id, _)| id)
+        self.items().filter(move |&(_, at)| at != fold).map(|(id, _)| id)
     }
 
     fn items(&self) -> impl Iterator<Item = (&str, usize)> {
@@ -148,10 +144,7 @@ pub fn fit_and_calibration<'a>(
         fit.extend(kept.iter().map(|&id| id.to_owned()));
     }
     if calibration.is_empty() {
-        return Err(FoldError::NoCalibration {
-            items: seen,
-            fraction,
-        });
+        return Err(FoldError::NoCalibration { items: seen, fraction });
     }
     fit.sort();
     calibration.sort();
@@ -186,11 +179,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn named(labels: &[usize]) -> Vec<(String, usize)> {
-        labels
-            .iter()
-            .enumerate()
-            .map(|(number, &label)| (format!("item{number}"), label))
-            .collect()
+        labels.iter().enumerate().map(|(number, &label)| (format!("item{number}"), label)).collect()
     }
 
     fn view(items: &[(String, usize)]) -> impl Iterator<Item = (&str, usize)> {
@@ -268,23 +257,11 @@ mod tests {
             Folds::new(items.iter().copied(), count, &mut rng).unwrap_err()
         };
         assert_eq!(folds(&[("a", 0)], 1), FoldError::TooFewFolds { folds: 1 });
-        assert_eq!(
-            folds(&[("a", 0)], 2),
-            FoldError::TooFewItems { items: 1, folds: 2 }
-        );
-        assert_eq!(
-            folds(&[("a", 0), ("a", 1)], 2),
-            FoldError::DuplicateItem { id: "a".into() }
-        );
+        assert_eq!(folds(&[("a", 0)], 2), FoldError::TooFewItems { items: 1, folds: 2 });
+        assert_eq!(folds(&[("a", 0), ("a", 1)], 2), FoldError::DuplicateItem { id: "a".into() });
         let mut split =
             |fraction| fit_and_calibration([("a", 0), ("b", 1)], fraction, &mut rng).unwrap_err();
         assert_eq!(split(1.0), FoldError::Fraction { fraction: 1.0 });
-        assert_eq!(
-            split(0.5),
-            FoldError::NoCalibration {
-                items: 2,
-                fraction: 0.5
-            }
-        );
+        assert_eq!(split(0.5), FoldError::NoCalibration { items: 2, fraction: 0.5 });
     }
 }

@@ -134,9 +134,9 @@ impl Policy {
                 best(&decisions, |pair| pair.label, |of| share(fraction, of))
             }
             Self::BestOfItem(count) => best(&decisions, |pair| &pair.pair.item, |_| count.get()),
-            Self::Threshold(threshold) => (0..decisions.len())
-                .filter(|&at| decisions[at].score >= threshold)
-                .collect(),
+            Self::Threshold(threshold) => {
+                (0..decisions.len()).filter(|&at| decisions[at].score >= threshold).collect()
+            }
         };
         for at in kept {
             decisions[at].keep = true;
@@ -169,9 +169,8 @@ impl Selection {
             })
             .collect();
         for (label, kept) in kept_of {
-            let mut of_label: Vec<_> = (0..drawn.len())
-                .filter(|&at| drawn[at].label == label)
-                .collect();
+            let mut of_label: Vec<_> =
+                (0..drawn.len()).filter(|&at| drawn[at].label == label).collect();
             sort_best_first(&mut of_label, &drawn);
             for at in of_label.into_iter().take(kept) {
                 drawn[at].keep = true;
@@ -205,16 +204,11 @@ fn by_id(score: Score, pairs: &[ScoredPair]) -> Result<Vec<Decision>, PolicyErro
     let mut decisions = Vec::with_capacity(pairs.len());
     for pair in pairs {
         if !seen.insert(&pair.pair) {
-            return Err(PolicyError::DuplicatePair {
-                pair: pair.pair.clone(),
-            });
+            return Err(PolicyError::DuplicatePair { pair: pair.pair.clone() });
         }
         let value = pair.scores.get(&score).copied();
         let Some(value) = value.filter(|value| value.is_finite()) else {
-            return Err(PolicyError::NoScore {
-                pair: pair.pair.clone(),
-                score,
-            });
+            return Err(PolicyError::NoScore { pair: pair.pair.clone(), score });
         };
         decisions.push(Decision {
             pair: pair.pair.clone(),
@@ -249,9 +243,7 @@ fn best<'d, G: Ord>(
 fn sort_best_first(places: &mut [usize], decisions: &[Decision]) {
     places.sort_by(|&one, &two| {
         // Adding 0 makes a negative zero equal to a positive one.
-        (decisions[two].score + 0.0)
-            .total_cmp(&(decisions[one].score + 0.0))
-            .then(one.cmp(&two))
+        (decisions[two].score + 0.0).total_cmp(&(decisions[one].score + 0.0)).then(one.cmp(&two))
     });
 }
 
@@ -267,12 +259,7 @@ mod tests {
 
     fn scored(item: usize, chain: usize, label: usize, score: f64) -> ScoredPair {
         ScoredPair {
-            pair: PairId {
-                item: format!("i{item}"),
-                chain,
-                round: 1,
-                kind: PairKind::Anchor,
-            },
+            pair: PairId { item: format!("i{item}"), chain, round: 1, kind: PairKind::Anchor },
             label,
             fold: 0,
             scores: BTreeMap::from([(Score::PmiGenerated, score)]),
@@ -285,10 +272,7 @@ mod tests {
 
     fn kept(selection: &Selection) -> Vec<&PairId> {
         let decisions = selection.decisions().iter();
-        decisions
-            .filter(|one| one.keep)
-            .map(|one| &one.pair)
-            .collect()
+        decisions.filter(|one| one.keep).map(|one| &one.pair).collect()
     }
 
     /// Kept and all, by label.
@@ -420,9 +404,7 @@ mod tests {
 
     #[test]
     fn the_random_control_is_not_the_selection_and_depends_on_its_key() {
-        let pairs: Vec<_> = (0..60)
-            .map(|item| scored(item, 0, item % 2, item as f64))
-            .collect();
+        let pairs: Vec<_> = (0..60).map(|item| scored(item, 0, item % 2, item as f64)).collect();
         let selection = select(Policy::TopFractionPerClass(0.5), &pairs);
         let control = |seed| selection.random_matched(&Key::new(seed));
         assert_ne!(kept(&control(1)), kept(&selection));
@@ -448,10 +430,7 @@ mod tests {
         );
         assert_eq!(
             error(Policy::Threshold(0.0), Score::Similarity, &pairs[..1]),
-            PolicyError::NoScore {
-                pair,
-                score: Score::Similarity
-            }
+            PolicyError::NoScore { pair, score: Score::Similarity }
         );
         for fraction in [0.0, -0.5, 1.5] {
             assert_eq!(
@@ -468,14 +447,8 @@ mod tests {
     fn policies_and_selections_are_written_and_read_as_they_were() {
         for (policy, text) in [
             (Policy::TopFraction(0.25), r#"{"top_fraction":0.25}"#),
-            (
-                Policy::TopFractionPerClass(0.5),
-                r#"{"top_fraction_per_class":0.5}"#,
-            ),
-            (
-                Policy::BestOfItem(NonZeroUsize::MIN),
-                r#"{"best_of_item":1}"#,
-            ),
+            (Policy::TopFractionPerClass(0.5), r#"{"top_fraction_per_class":0.5}"#),
+            (Policy::BestOfItem(NonZeroUsize::MIN), r#"{"best_of_item":1}"#),
             (Policy::Threshold(0.0), r#"{"threshold":0.0}"#),
         ] {
             assert_eq!(serde_json::to_string(&policy).unwrap(), text);

@@ -32,10 +32,7 @@ pub enum RecordError {
 }
 
 pub(super) fn write<T: Serialize>(path: &Path, records: &[T]) -> Result<(), RecordError> {
-    let io = |source| RecordError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let io = |source| RecordError::Io { path: path.to_owned(), source };
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -54,10 +51,7 @@ pub(super) fn write<T: Serialize>(path: &Path, records: &[T]) -> Result<(), Reco
 }
 
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, RecordError> {
-    let io = |source| RecordError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let io = |source| RecordError::Io { path: path.to_owned(), source };
     let lines = BufReader::new(File::open(path).map_err(io)?).lines();
     lines
         .enumerate()

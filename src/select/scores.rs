@@ -157,17 +157,12 @@ impl Scorer {
     /// # Errors
     /// If a prior is no probability. Zero is one, but its label cannot be scored.
     pub fn new(prior: &[f64], random: Key) -> Result<Self, ScoreError> {
-        if let Some((label, &value)) = prior
-            .iter()
-            .enumerate()
-            .find(|(_, share)| !(0.0..=1.0 + 1e-9).contains(*share))
+        if let Some((label, &value)) =
+            prior.iter().enumerate().find(|(_, share)| !(0.0..=1.0 + 1e-9).contains(*share))
         {
             return Err(ScoreError::Prior { label, value });
         }
-        Ok(Self {
-            log_prior: prior.iter().map(|share| share.ln()).collect(),
-            random,
-        })
+        Ok(Self { log_prior: prior.iter().map(|share| share.ln()).collect(), random })
     }
 
     /// All scores of a pair.
@@ -215,12 +210,7 @@ impl Scorer {
         if let Some((&score, &value)) = scores.iter().find(|(_, value)| !value.is_finite()) {
             return Err(ScoreError::NotFinite { pair, score, value });
         }
-        Ok(ScoredPair {
-            pair,
-            label,
-            fold,
-            scores,
-        })
+        Ok(ScoredPair { pair, label, fold, scores })
     }
 }
 
@@ -249,12 +239,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn pair(item: &str) -> PairId {
-        PairId {
-            item: item.into(),
-            chain: 1,
-            round: 2,
-            kind: PairKind::Anchor,
-        }
+        PairId { item: item.into(), chain: 1, round: 2, kind: PairKind::Anchor }
     }
 
     fn outputs() -> TeacherOutputs {
@@ -272,9 +257,7 @@ mod tests {
 
     #[test]
     fn scores_are_those_computed_by_hand() {
-        let scored = scorer()
-            .score(pair("a"), 1, 3, &outputs(), Some(0.25))
-            .unwrap();
+        let scored = scorer().score(pair("a"), 1, 3, &outputs(), Some(0.25)).unwrap();
         let expected = [
             (Score::PmiGenerated, (0.25f64 / 0.2).ln()), // 0.2231
             (Score::PmiPair, 4f64.ln()),                 // 1.3863
@@ -306,19 +289,13 @@ mod tests {
     fn what_cannot_be_scored_is_refused_and_named() {
         assert_eq!(
             Scorer::new(&[0.5, -0.5], Key::new(1)).err(),
-            Some(ScoreError::Prior {
-                label: 1,
-                value: -0.5
-            })
+            Some(ScoreError::Prior { label: 1, value: -0.5 })
         );
         let no_prior = Scorer::new(&[1.0, 0.0, 0.0], Key::new(1)).unwrap();
         for (scorer, label) in [(no_prior, 1), (scorer(), 3)] {
             assert_eq!(
                 scorer.score(pair("a"), label, 0, &outputs(), None),
-                Err(ScoreError::Label {
-                    pair: pair("a"),
-                    label
-                })
+                Err(ScoreError::Label { pair: pair("a"), label })
             );
         }
         let mut short = outputs();
@@ -333,10 +310,7 @@ mod tests {
         infinite.generated[1] = f32::NEG_INFINITY;
         assert!(matches!(
             scorer().score(pair("a"), 1, 0, &infinite, None),
-            Err(ScoreError::NotFinite {
-                score: Score::PmiGenerated,
-                ..
-            })
+            Err(ScoreError::NotFinite { score: Score::PmiGenerated, .. })
         ));
     }
 

@@ -115,23 +115,14 @@ mod tests {
     #[test]
     fn the_default_world_is_sound_and_bad_values_are_named() {
         assert_eq!(WorldConfig::default().check(), Ok(()));
-        let bad = WorldConfig {
-            p_text: 1.5,
-            ..WorldConfig::default()
-        };
+        let bad = WorldConfig { p_text: 1.5, ..WorldConfig::default() };
         assert_eq!(
             bad.check().unwrap_err().to_string(),
             "world.p_text is 1.5, but must be between 0 and 1"
         );
-        let bad = WorldConfig {
-            picture_size: 33,
-            ..WorldConfig::default()
-        };
+        let bad = WorldConfig { picture_size: 33, ..WorldConfig::default() };
         assert_eq!(bad.check(), Err(WorldConfigError::PictureSize(33)));
-        let bad = WorldConfig {
-            p_none: f64::NAN,
-            ..WorldConfig::default()
-        };
+        let bad = WorldConfig { p_none: f64::NAN, ..WorldConfig::default() };
         assert!(bad.check().is_err());
     }
 

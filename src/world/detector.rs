@@ -99,21 +99,12 @@ impl Template {
             for (sum, term) in gram.iter_mut().zip([m * m, m * s, s * s]) {
                 *sum += term;
             }
-            for (sum, term) in rows[index / side]
-                .iter_mut()
-                .zip([area * m, area * s, area * area])
+            for (sum, term) in rows[index / side].iter_mut().zip([area * m, area * s, area * area])
             {
                 *sum += term;
             }
         }
-        Self {
-            side,
-            before,
-            main,
-            second,
-            rows,
-            gram,
-        }
+        Self { side, before, main, second, rows, gram }
     }
 }
 
@@ -157,12 +148,7 @@ impl Field {
                 }
             }
         }
-        Self {
-            stride,
-            difference,
-            background,
-            energy,
-        }
+        Self { stride, difference, background, energy }
     }
 
     /// How much of the picture's energy `template` explains with its centre at the pixel corner `centre`.
@@ -270,11 +256,7 @@ impl Detector {
                 (form, score) = (candidate, explained);
             }
         }
-        Detection {
-            form,
-            cue: cue_of(form).filter(|_| score >= CLEAR),
-            score,
-        }
+        Detection { form, cue: cue_of(form).filter(|_| score >= CLEAR), score }
     }
 
     /// The best place of a form in the half-sized picture.
@@ -353,9 +335,8 @@ mod tests {
 
     /// A Gaussian blur of standard deviation `sigma` pixels, then noise of standard deviation `noise`.
     fn spoil(picture: &Picture, sigma: f32, noise: f32, rng: &mut impl Rng) -> Picture {
-        let kernel: Vec<f32> = (-3..=3)
-            .map(|at| (-((at * at) as f32) / (2.0 * sigma * sigma)).exp())
-            .collect();
+        let kernel: Vec<f32> =
+            (-3..=3).map(|at| (-((at * at) as f32) / (2.0 * sigma * sigma)).exp()).collect();
         let total: f32 = kernel.iter().sum();
         let (width, height) = (picture.width as i32, picture.height as i32);
         let blur = |from: &[f32], dx: i32, dy: i32| -> Vec<f32> {
@@ -379,11 +360,7 @@ mod tests {
             .into_iter()
             .map(|value| (value + noise * normal(rng)).round().clamp(0.0, 255.0) as u8)
             .collect();
-        Picture {
-            width: picture.width,
-            height: picture.height,
-            rgb,
-        }
+        Picture { width: picture.width, height: picture.height, rgb }
     }
 
     /// The share of right cue decisions (neutral and unclear are one) and of right forms; prints what went wrong.
@@ -445,11 +422,7 @@ mod tests {
             let rgb = (0..32 * 32 * 3)
                 .map(|at| (level[at % 3] * 255.0 + 20.0 * normal(&mut rng)) as u8)
                 .collect();
-            let picture = Picture {
-                width: 32,
-                height: 32,
-                rgb,
-            };
+            let picture = Picture { width: 32, height: 32, rgb };
             found += usize::from(detector.detect(&picture).cue.is_some());
         }
         assert_eq!(found, 0);

@@ -145,13 +145,12 @@ fn attempt(type_pair: usize, noun: &str, pool: Pool, rng: &mut impl Rng) -> Sent
                 tokens.extend(mention(types.1, pool, rng));
                 tail = from..tokens.len();
             }
-            "C" => tokens.extend(noun.split(' ').map(|word| {
-                if shouted {
-                    word.to_uppercase()
-                } else {
-                    word.to_owned()
-                }
-            })),
+            "C" => {
+                tokens.extend(
+                    noun.split(' ')
+                        .map(|word| if shouted { word.to_uppercase() } else { word.to_owned() }),
+                )
+            }
             "L" => tokens.extend(choose(links(type_pair), rng).split(' ').map(str::to_owned)),
             symbol => expand(symbol, &mut tokens, rng),
         }
@@ -168,19 +167,9 @@ fn attempt(type_pair: usize, noun: &str, pool: Pool, rng: &mut impl Rng) -> Sent
         && tail.start > 0
     {
         let mut letters = first.chars();
-        *first = letters
-            .next()
-            .into_iter()
-            .flat_map(char::to_uppercase)
-            .chain(letters)
-            .collect();
+        *first = letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect();
     }
-    Sentence {
-        tokens,
-        head,
-        tail,
-        frame,
-    }
+    Sentence { tokens, head, tail, frame }
 }
 
 /// A name of this type as a post writes it; persons and organisations have handles.
@@ -211,9 +200,8 @@ fn expand(symbol: &str, tokens: &mut Vec<String>, rng: &mut impl Rng) {
     match symbol {
         "" => {}
         "<user>" => {
-            let letters: String = (0..rng.random_range(4..8))
-                .map(|_| rng.random_range('a'..='z'))
-                .collect();
+            let letters: String =
+                (0..rng.random_range(4..8)).map(|_| rng.random_range('a'..='z')).collect();
             tokens.push(format!("@{letters}{}", rng.random_range(1..100)));
         }
         "<url>" => {
@@ -239,8 +227,7 @@ fn expand(symbol: &str, tokens: &mut Vec<String>, rng: &mut impl Rng) {
 }
 
 fn choose<'a>(from: &[&'a str], rng: &mut impl Rng) -> &'a str {
-    from.choose(rng)
-        .expect("every list of the grammar is filled")
+    from.choose(rng).expect("every list of the grammar is filled")
 }
 
 #[cfg(test)]
@@ -274,10 +261,7 @@ mod tests {
             for symbol in text.split(' ').filter(|symbol| symbol.starts_with('<')) {
                 let built_in = ["<user>", "<url>", "<tag>"].contains(&symbol);
                 let name = symbol.trim_matches(['<', '>']);
-                assert!(
-                    built_in || RULES.iter().any(|(rule, _)| *rule == name),
-                    "{text}"
-                );
+                assert!(built_in || RULES.iter().any(|(rule, _)| *rule == name), "{text}");
             }
         }
     }

@@ -18,13 +18,8 @@ pub enum EntityType {
 use EntityType::{Organisation, Other, Person, Place};
 
 /// Head and tail type of each type pair, in the order of [`super::probabilities::Probabilities`].
-pub const TYPE_PAIRS: [(EntityType, EntityType); 5] = [
-    (Person, Person),
-    (Person, Organisation),
-    (Person, Place),
-    (Person, Other),
-    (Other, Place),
-];
+pub const TYPE_PAIRS: [(EntityType, EntityType); 5] =
+    [(Person, Person), (Person, Organisation), (Person, Place), (Person, Other), (Other, Place)];
 
 /// How many words name a relation.
 pub const WORDS_PER_RELATION: usize = 8;
@@ -45,11 +40,7 @@ const fn relation(
     type_pair: usize,
     words: [&'static str; WORDS_PER_RELATION],
 ) -> Relation {
-    Relation {
-        label,
-        type_pair,
-        words,
-    }
+    Relation { label, type_pair, words }
 }
 
 /// The relations, the most frequent first. Relation `r` of a label set (where 0 is `None`) is `RELATIONS[r - 1]`.
@@ -89,9 +80,8 @@ pub const NEUTRAL_WORDS: [&str; 16] = [
 ];
 
 /// What captions call the neutral forms, in their order.
-pub const NEUTRAL_NAMES: [&str; NEUTRAL_FORMS] = [
-    "tree", "cloud", "house", "car", "fish", "moon", "mountain", "umbrella",
-];
+pub const NEUTRAL_NAMES: [&str; NEUTRAL_FORMS] =
+    ["tree", "cloud", "house", "car", "fish", "moon", "mountain", "umbrella"];
 
 /// How many of `total` words occur in web captions when a fraction `overlap` does.
 pub fn web_words(total: usize, overlap: f64) -> usize {
@@ -107,16 +97,11 @@ pub fn word_forms(relation: usize, word: usize) -> [usize; 2] {
 
 /// The relation (1-based) that a sentence names, and by which of its words; the first where it names several.
 pub fn cue_word(tokens: &[String]) -> Option<(usize, usize)> {
-    let lower: Vec<String> = tokens
-        .iter()
-        .map(|token| token.trim_start_matches('#').to_lowercase())
-        .collect();
+    let lower: Vec<String> =
+        tokens.iter().map(|token| token.trim_start_matches('#').to_lowercase()).collect();
     (0..lower.len()).find_map(|at| {
         RELATIONS.iter().enumerate().find_map(|(index, relation)| {
-            let word = relation
-                .words
-                .iter()
-                .position(|word| stands_at(&lower[at..], word))?;
+            let word = relation.words.iter().position(|word| stands_at(&lower[at..], word))?;
             Some((index + 1, word))
         })
     })
@@ -137,9 +122,7 @@ pub fn named_neutral_form(tokens: &[String]) -> Option<usize> {
 
 fn stands_at(tokens: &[String], phrase: &str) -> bool {
     let mut tokens = tokens.iter();
-    phrase
-        .split(' ')
-        .all(|word| tokens.next().is_some_and(|token| token == word))
+    phrase.split(' ').all(|word| tokens.next().is_some_and(|token| token == word))
 }
 
 #[cfg(test)]

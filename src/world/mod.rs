@@ -16,7 +16,7 @@ pub mod renderer;
 pub mod web;
 
 pub use config::{WorldConfig, WorldConfigError};
-pub use posts::{Fidelity, Split, World};
+pub use posts::{Fidelity, World};
 
 #[cfg(test)]
 mod sheet {
@@ -37,10 +37,8 @@ mod sheet {
         for index in 0..total {
             let mut rng = Key::new(11).with("sheet", index).rng();
             let picture = renderer::render(index / per, size, &mut rng);
-            let (x0, y0) = (
-                (index % columns) * (size * zoom + 4),
-                (index / columns) * (size * zoom + 4),
-            );
+            let (x0, y0) =
+                ((index % columns) * (size * zoom + 4), (index / columns) * (size * zoom + 4));
             for y in 0..size * zoom {
                 for x in 0..size * zoom {
                     let at = ((y / zoom) * size + x / zoom) * 3;

@@ -42,39 +42,26 @@ const VOWELS: [&str; 6] = ["a", "e", "i", "o", "u", "ei"];
 const CODAS: [&str; 10] = ["", "l", "n", "r", "m", "s", "th", "nd", "x", "rk"];
 const FIRST_ENDINGS: [&str; 8] = ["a", "o", "ia", "us", "y", "ette", "ric", "ine"];
 const LAST_ENDINGS: [&str; 6] = ["son", "ski", "ez", "er", "ov", "ini"];
-const PLACE_ENDINGS: [&str; 8] = [
-    "ville", "burg", "ton", "port", "ford", "stad", "dale", "mouth",
-];
+const PLACE_ENDINGS: [&str; 8] = ["ville", "burg", "ton", "port", "ford", "stad", "dale", "mouth"];
 const PLACE_PREFIXES: [&str; 4] = ["North", "Saint", "Lake", "New"];
-const ORGANISATION_ENDINGS: [&str; 8] = [
-    "FC",
-    "Records",
-    "Group",
-    "United",
-    "Inc",
-    "Society",
-    "Foundation",
-    "Union",
-];
+const ORGANISATION_ENDINGS: [&str; 8] =
+    ["FC", "Records", "Group", "United", "Inc", "Society", "Foundation", "Union"];
 const OTHER_ENDINGS: [&str; 4] = ["ium", "eon", "yx", "ora"];
 const OTHER_NUMBERS: [&str; 6] = ["II", "III", "IV", "7", "9", "X"];
 
 /// A name of this type that only `pool` uses: one to three words, capitalised.
 pub fn name(kind: EntityType, pool: Pool, rng: &mut impl Rng) -> Vec<String> {
     let pick = |from: &[&'static str], rng: &mut _| {
-        *from
-            .choose(rng)
-            .expect("every list of name parts is filled")
+        *from.choose(rng).expect("every list of name parts is filled")
     };
     match kind {
         EntityType::Person => vec![
             capital(&(syllable_stem(pool, rng) + pick(&FIRST_ENDINGS, rng))),
             capital(&(syllable_stem(pool, rng) + pick(&LAST_ENDINGS, rng))),
         ],
-        EntityType::Organisation => vec![
-            capital(&syllable_stem(pool, rng)),
-            pick(&ORGANISATION_ENDINGS, rng).to_owned(),
-        ],
+        EntityType::Organisation => {
+            vec![capital(&syllable_stem(pool, rng)), pick(&ORGANISATION_ENDINGS, rng).to_owned()]
+        }
         EntityType::Place => {
             let town = capital(&(syllable_stem(pool, rng) + pick(&PLACE_ENDINGS, rng)));
             if rng.random_bool(0.25) {
@@ -106,9 +93,7 @@ pub fn written(words: &[String], style: Style) -> Vec<String> {
 /// Two syllables whose hash belongs to `pool`.
 fn syllable_stem(pool: Pool, rng: &mut impl Rng) -> String {
     let pick = |from: &[&'static str], rng: &mut _| {
-        *from
-            .choose(rng)
-            .expect("every list of syllable parts is filled")
+        *from.choose(rng).expect("every list of syllable parts is filled")
     };
     loop {
         let parts = [
@@ -136,10 +121,7 @@ fn pool_of(stem: &str) -> Pool {
 
 fn capital(word: &str) -> String {
     let mut letters = word.chars();
-    letters
-        .next()
-        .map(|first| first.to_uppercase().chain(letters).collect())
-        .unwrap_or_default()
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -151,12 +133,8 @@ mod tests {
 
     #[test]
     fn pools_share_no_name_and_each_is_open() {
-        let kinds = [
-            EntityType::Person,
-            EntityType::Organisation,
-            EntityType::Place,
-            EntityType::Other,
-        ];
+        let kinds =
+            [EntityType::Person, EntityType::Organisation, EntityType::Place, EntityType::Other];
         for kind in kinds {
             let drawn: Vec<HashSet<Vec<String>>> = POOLS
                 .into_iter()
@@ -183,11 +161,7 @@ mod tests {
             assert!(PLACE_ENDINGS.iter().any(|ending| town.ends_with(ending)));
             let person = name(EntityType::Person, Pool::Test, &mut rng);
             assert_eq!(person.len(), 2);
-            assert!(
-                FIRST_ENDINGS
-                    .iter()
-                    .any(|ending| person[0].ends_with(ending))
-            );
+            assert!(FIRST_ENDINGS.iter().any(|ending| person[0].ends_with(ending)));
         }
     }
 

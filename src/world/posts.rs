@@ -1,6 +1,5 @@
 //! The world itself: its posts, and pictures for what sentences say.
 
-use std::fmt;
 use std::sync::Arc;
 
 use rand::Rng;
@@ -18,46 +17,15 @@ use super::names::Pool;
 use super::probabilities::{Hidden, Probabilities};
 use super::renderer::render;
 use super::web::{WebItem, web_item};
-use crate::data::{Entity, Example, Picture, PictureSource, Relations, Truth};
+use crate::data::{Entity, Example, Picture, PictureSource, Relations, Split, Truth};
 use crate::keyed::Key;
 
-/// A part of a dataset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    /// What models learn from.
-    Train,
-    /// What models are chosen by.
-    Validation,
-    /// What models are judged by.
-    Test,
-}
-
-impl Split {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
-
-    /// Its name, in lower-case letters.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Validation => "validation",
-            Self::Test => "test",
-        }
-    }
-
-    fn pool(self) -> Pool {
-        match self {
-            Self::Train => Pool::Train,
-            Self::Validation => Pool::Validation,
-            Self::Test => Pool::Test,
-        }
-    }
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+/// Which names a split draws from.
+fn pool(split: Split) -> Pool {
+    match split {
+        Split::Train => Pool::Train,
+        Split::Validation => Pool::Validation,
+        Split::Test => Pool::Test,
     }
 }
 
@@ -93,10 +61,7 @@ impl World {
     pub fn new(config: WorldConfig) -> Result<Self, WorldConfigError> {
         config.check()?;
         let probabilities = Probabilities::new(&config);
-        Ok(Self {
-            config,
-            probabilities,
-        })
+        Ok(Self { config, probabilities })
     }
 
     /// What it was made from.
@@ -116,9 +81,7 @@ impl World {
 
     /// The first `count` posts of a split, with pictures. The same first posts come out whatever the count.
     pub fn posts(&self, split: Split, seed: u64, count: usize) -> Vec<Example> {
-        (0..count)
-            .map(|index| self.example(split, index, self.draft(split, seed, index)))
-            .collect()
+        (0..count).map(|index| self.example(split, index, self.draft(split, seed, index))).collect()
     }
 
     /// Item `index` of a split of the generators' training data.
@@ -164,37 +127,23 @@ impl World {
     }
 
     pub(super) fn draft(&self, split: Split, seed: u64, index: usize) -> Draft {
-        let key = Key::new(seed)
-            .with("world", "posts")
-            .with("split", split)
-            .with("post", index);
+        let key = Key::new(seed).with("world", "posts").with("split", split).with("post", index);
         let mut rng = key.with("for", "text").rng();
         let hidden = self.probabilities.draw(&mut rng);
         let words: &[&str] = match hidden.text_cue {
             Some(relation) => &RELATIONS[relation - 1].words,
             None => &NEUTRAL_WORDS,
         };
-        let noun = words
-            .choose(&mut rng)
-            .expect("every relation has words, and so has none");
-        let sentence = sentence(hidden.type_pair, noun, split.pool(), &mut rng);
+        let noun = words.choose(&mut rng).expect("every relation has words, and so has none");
+        let sentence = sentence(hidden.type_pair, noun, pool(split), &mut rng);
         let form = any_form(hidden.picture_cue, &mut key.with("for", "form").rng());
-        Draft {
-            hidden,
-            sentence,
-            form,
-            key,
-        }
+        Draft { hidden, sentence, form, key }
     }
 
     fn example(&self, split: Split, index: usize, draft: Draft) -> Example {
-        let Sentence {
-            tokens, head, tail, ..
-        } = draft.sentence;
-        let entity = |span: std::ops::Range<usize>| Entity {
-            name: tokens[span.clone()].join(" "),
-            span,
-        };
+        let Sentence { tokens, head, tail, .. } = draft.sentence;
+        let entity =
+            |span: std::ops::Range<usize>| Entity { name: tokens[span.clone()].join(" "), span };
         let (head, tail) = (entity(head), entity(tail));
         let mut rng = draft.key.with("for", "picture").rng();
         let picture = render(draft.form, self.config.picture_size, &mut rng);
@@ -257,14 +206,8 @@ mod tests {
             };
             assert_eq!(detector.detect(&picture).cue, truth.picture_cue);
             assert_eq!(cue_of(truth.form), truth.picture_cue);
-            assert_eq!(
-                post.tokens[post.head.span.clone()].join(" "),
-                post.head.name
-            );
-            assert_eq!(
-                post.tokens[post.tail.span.clone()].join(" "),
-                post.tail.name
-            );
+            assert_eq!(post.tokens[post.head.span.clone()].join(" "), post.head.name);
+            assert_eq!(post.tokens[post.tail.span.clone()].join(" "), post.tail.name);
             assert!(post.label < relations.len());
         }
     }
@@ -272,20 +215,14 @@ mod tests {
     #[test]
     fn the_oracle_is_as_faithful_as_it_is_told() {
         let world = world();
-        let fidelity = Fidelity {
-            keep: 0.7,
-            wrong: 0.2,
-            invent: 0.1,
-        };
+        let fidelity = Fidelity { keep: 0.7, wrong: 0.2, invent: 0.1 };
         let tokens = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let n = 3000;
         let share = |text: &str, wanted: &dyn Fn(Option<usize>) -> bool| {
             let mut rng = Key::new(2).rng();
             let hits = (0..n)
                 .filter(|_| {
-                    wanted(cue_of(
-                        world.oracle_picture(&tokens(text), fidelity, &mut rng).0,
-                    ))
+                    wanted(cue_of(world.oracle_picture(&tokens(text), fidelity, &mut rng).0))
                 })
                 .count();
             hits as f64 / f64::from(n)
@@ -295,11 +232,7 @@ mod tests {
         near(share("the wedding of A and B", &|cue| cue.is_none()), 0.1);
         near(share("the news of A and B", &|cue| cue.is_some()), 0.1);
         let mut rng = Key::new(2).rng();
-        let sure = Fidelity {
-            keep: 1.0,
-            wrong: 0.0,
-            invent: 0.0,
-        };
+        let sure = Fidelity { keep: 1.0, wrong: 0.0, invent: 0.0 };
         for _ in 0..50 {
             let (form, _) = world.oracle_picture(&tokens("a wedding"), sure, &mut rng);
             assert!(word_forms(5, 0).contains(&form));

@@ -87,31 +87,21 @@ fn relations_of(type_pair: usize) -> Vec<usize> {
 impl Probabilities {
     /// The distribution of a checked configuration.
     pub fn new(config: &WorldConfig) -> Self {
-        let weights: Vec<f64> = (1..=RELATIONS.len())
-            .map(|rank| (rank as f64).powf(-config.prior_skew))
-            .collect();
+        let weights: Vec<f64> =
+            (1..=RELATIONS.len()).map(|rank| (rank as f64).powf(-config.prior_skew)).collect();
         let total: f64 = weights.iter().sum();
         let mut type_pairs = vec![0.0; TYPE_PAIRS.len()];
         for (relation, weight) in RELATIONS.iter().zip(&weights) {
             type_pairs[relation.type_pair] += weight / total;
         }
         let mut prior = vec![config.p_none];
-        prior.extend(
-            weights
-                .iter()
-                .map(|weight| (1.0 - config.p_none) * weight / total),
-        );
+        prior.extend(weights.iter().map(|weight| (1.0 - config.p_none) * weight / total));
 
         let mut cells = Vec::new();
         let mut add = |label, type_pair, mass: f64, texts: &[Cue], pictures: &[Cue]| {
             for &(text_cue, p) in texts {
                 for &(picture_cue, q) in pictures {
-                    let hidden = Hidden {
-                        label,
-                        type_pair,
-                        text_cue,
-                        picture_cue,
-                    };
+                    let hidden = Hidden { label, type_pair, text_cue, picture_cue };
                     if mass * p * q > 0.0 {
                         cells.push((hidden, mass * p * q));
                     }
@@ -143,12 +133,7 @@ impl Probabilities {
                 &cues(config.distract_picture),
             );
         }
-        Self {
-            config: config.clone(),
-            prior,
-            type_pairs,
-            cells,
-        }
+        Self { config: config.clone(), prior, type_pairs, cells }
     }
 
     /// The probability of each label, `None` first.
@@ -162,10 +147,8 @@ impl Probabilities {
         if label == 0 {
             let type_pair = choose(&self.type_pairs, rng);
             let allowed = relations_of(type_pair);
-            let mut distractor = |p| {
-                rng.random_bool(p)
-                    .then(|| allowed[rng.random_range(0..allowed.len())])
-            };
+            let mut distractor =
+                |p| rng.random_bool(p).then(|| allowed[rng.random_range(0..allowed.len())]);
             return Hidden {
                 label,
                 type_pair,
@@ -217,9 +200,7 @@ impl Probabilities {
                 View::Picture => (None, Some(hidden.picture_cue)),
                 View::Both => (Some(text), Some(hidden.picture_cue)),
             };
-            let masses = observations
-                .entry(seen)
-                .or_insert_with(|| vec![0.0; self.prior.len()]);
+            let masses = observations.entry(seen).or_insert_with(|| vec![0.0; self.prior.len()]);
             masses[hidden.label] += mass;
         }
         let observations: Vec<Vec<f64>> = observations.into_values().collect();
@@ -233,25 +214,17 @@ type Cue = (Option<usize>, f64);
 /// The best that can be reached where observation `x` comes with label `y` with probability `joint[x][y]`.
 pub fn ceiling(joint: &[Vec<f64>]) -> Ceiling {
     let labels = joint.first().map_or(0, Vec::len);
-    let prior: Vec<f64> = (0..labels)
-        .map(|label| joint.iter().map(|masses| masses[label]).sum())
-        .collect();
+    let prior: Vec<f64> =
+        (0..labels).map(|label| joint.iter().map(|masses| masses[label]).sum()).collect();
     let surprise = |mass: f64, total: f64| {
-        if mass > 0.0 {
-            -mass * (mass / total).ln()
-        } else {
-            0.0
-        }
+        if mass > 0.0 { -mass * (mass / total).ln() } else { 0.0 }
     };
     let (mut log_loss, mut accuracy) = (0.0, 0.0);
     // Per observation: its probability, and that of its likeliest relation together with it.
     let mut bets: Vec<(f64, f64)> = Vec::new();
     for masses in joint {
         let total: f64 = masses.iter().sum();
-        log_loss += masses
-            .iter()
-            .map(|&mass| surprise(mass, total))
-            .sum::<f64>();
+        log_loss += masses.iter().map(|&mass| surprise(mass, total)).sum::<f64>();
         accuracy += masses.iter().copied().fold(0.0, f64::max);
         bets.push((total, masses.iter().skip(1).copied().fold(0.0, f64::max)));
     }
@@ -297,11 +270,7 @@ pub fn decide(posterior: &[f64], threshold: f64) -> usize {
         .max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)))
         .unwrap_or((0, &0.0));
     // Posteriors that are equal on paper differ in their last bits.
-    if likeliest >= threshold - 1e-9 {
-        label
-    } else {
-        0
-    }
+    if likeliest >= threshold - 1e-9 { label } else { 0 }
 }
 
 fn choose(weights: &[f64], rng: &mut impl Rng) -> usize {
@@ -346,10 +315,7 @@ mod tests {
         for (hidden, mass) in &world.cells {
             let seen = counts.remove(hidden).unwrap_or_default();
             let deviation = (mass * (1.0 - mass) / f64::from(n)).sqrt();
-            assert!(
-                (seen - mass).abs() < 4.5 * deviation,
-                "{hidden:?}: {seen} {mass}"
-            );
+            assert!((seen - mass).abs() < 4.5 * deviation, "{hidden:?}: {seen} {mass}");
         }
         assert!(counts.is_empty(), "drawn but not in the table: {counts:?}");
     }
@@ -357,11 +323,9 @@ mod tests {
     #[test]
     fn simulated_observers_reach_the_ceilings_and_no_more() {
         let world = world();
-        for (view, sees_text, sees_picture) in [
-            (View::Text, true, false),
-            (View::Picture, false, true),
-            (View::Both, true, true),
-        ] {
+        for (view, sees_text, sees_picture) in
+            [(View::Text, true, false), (View::Picture, false, true), (View::Both, true, true)]
+        {
             let ceiling = world.ceiling(view);
             let mut rng = Key::new(8).rng();
             let n = 200_000;
@@ -412,11 +376,7 @@ mod tests {
         for _ in 0..200 {
             let (observations, labels) = (4_usize, 3_usize);
             let mut joint: Vec<Vec<f64>> = (0..observations)
-                .map(|_| {
-                    (0..labels)
-                        .map(|_| rng.random::<f64>().powi(3))
-                        .collect::<Vec<f64>>()
-                })
+                .map(|_| (0..labels).map(|_| rng.random::<f64>().powi(3)).collect::<Vec<f64>>())
                 .collect();
             let total: f64 = joint.iter().flatten().sum();
             joint.iter_mut().flatten().for_each(|mass| *mass /= total);
@@ -442,9 +402,6 @@ mod tests {
     #[test]
     fn an_impossible_observation_leaves_the_prior() {
         let world = world();
-        assert_eq!(
-            world.posterior(Some(0), Some(Some(1)), None),
-            world.prior().to_vec()
-        );
+        assert_eq!(world.posterior(Some(0), Some(Some(1)), None), world.prior().to_vec());
     }
 }

@@ -16,10 +16,7 @@ pub struct Colour {
 }
 
 const fn colour(name: &'static str, r: u8, g: u8, b: u8) -> Colour {
-    Colour {
-        name,
-        rgb: [r as f32, g as f32, b as f32],
-    }
+    Colour { name, rgb: [r as f32, g as f32, b as f32] }
 }
 
 /// What forms are painted with, whatever the form.
@@ -118,20 +115,14 @@ impl Scene {
         let background = pick(&BACKGROUND_COLOURS, rng);
         let (backdrop, behind) = match rng.random_range(0..4) {
             0 => (Backdrop::Plain, background.rgb),
-            1 => (
-                Backdrop::Gradient,
-                tint(background.rgb, rng.random_range(-0.25..0.25)),
-            ),
+            1 => (Backdrop::Gradient, tint(background.rgb, rng.random_range(-0.25..0.25))),
             2 => (
                 Backdrop::Horizon(rng.random_range(0.45..0.75)),
                 pick(&BACKGROUND_COLOURS, rng).rgb,
             ),
             _ => {
                 let towards = if rng.random() { 0.16 } else { -0.16 };
-                (
-                    Backdrop::Stripes(rng.random_range(0.09..0.16)),
-                    tint(background.rgb, towards),
-                )
+                (Backdrop::Stripes(rng.random_range(0.09..0.16)), tint(background.rgb, towards))
             }
         };
         let backs = [background.rgb, behind];
@@ -155,26 +146,12 @@ impl Scene {
                 let (long, short) = (rng.random_range(0.015..0.06), 0.02);
                 Clutter {
                     centre: [rng.random(), rng.random()],
-                    half: if rng.random() {
-                        [long, short]
-                    } else {
-                        [short, long]
-                    },
+                    half: if rng.random() { [long, short] } else { [short, long] },
                     rgb: pick(&OBJECT_COLOURS, rng).rgb,
                 }
             })
             .collect();
-        Self {
-            form,
-            colour,
-            second,
-            background,
-            backdrop,
-            scale,
-            behind,
-            centre,
-            clutter,
-        }
+        Self { form, colour, second, background, backdrop, scale, behind, centre, clutter }
     }
 
     /// The picture, `size` pixels a side, anti-aliased.
@@ -204,11 +181,7 @@ impl Scene {
                 }
             }
         }
-        Picture {
-            width: size,
-            height: size,
-            rgb,
-        }
+        Picture { width: size, height: size, rgb }
     }
 
     /// The background of the pixel row that begins at `top`.
@@ -241,10 +214,7 @@ fn tint(rgb: [f32; 3], by: f32) -> [f32; 3] {
 }
 
 fn distance(a: [f32; 3], b: [f32; 3]) -> f32 {
-    (0..3)
-        .map(|channel| (a[channel] - b[channel]).powi(2))
-        .sum::<f32>()
-        .sqrt()
+    (0..3).map(|channel| (a[channel] - b[channel]).powi(2)).sum::<f32>().sqrt()
 }
 
 /// A random picture that shows `form`, `size` pixels a side.

@@ -19,9 +19,9 @@ use super::lexicon::{
     word_forms,
 };
 use super::names::{Pool, Style, name, written};
-use super::posts::Split;
+
 use super::renderer::Scene;
-use crate::data::Picture;
+use crate::data::{Picture, Split};
 use crate::keyed::Key;
 
 /// A picture and its caption.
@@ -53,19 +53,12 @@ pub struct WebOverlap {
 /// The overlap of a configuration.
 pub fn web_overlap(config: &WorldConfig) -> WebOverlap {
     let words = web_words(WORDS_PER_RELATION, config.web_overlap);
-    WebOverlap {
-        words,
-        of: WORDS_PER_RELATION,
-        share: words as f64 / WORDS_PER_RELATION as f64,
-    }
+    WebOverlap { words, of: WORDS_PER_RELATION, share: words as f64 / WORDS_PER_RELATION as f64 }
 }
 
 /// How a caption begins that has the two names: what a captioner is prompted with.
 pub fn names_prompt(head: &str, tail: &str) -> Vec<String> {
-    format!("{head} and {tail} :")
-        .split_whitespace()
-        .map(str::to_lowercase)
-        .collect()
+    format!("{head} and {tail} :").split_whitespace().map(str::to_lowercase).collect()
 }
 
 /// Item `index` of a split of the web.
@@ -86,10 +79,7 @@ pub fn web_item(config: &WorldConfig, index: u64, split: Split) -> WebItem {
     let scene = Scene::draw(form, &mut rng);
     let mut caption = if rng.random_bool(config.web_names) {
         let types = *choose(&TYPE_PAIRS, &mut rng);
-        names_prompt(
-            &plain_name(types.0, &mut rng),
-            &plain_name(types.1, &mut rng),
-        )
+        names_prompt(&plain_name(types.0, &mut rng), &plain_name(types.1, &mut rng))
     } else {
         Vec::new()
     };
@@ -140,11 +130,7 @@ fn describe(scene: &Scene, config: &WorldConfig, caption: &mut Vec<String>, rng:
     }
     if rng.random_bool(0.4) {
         push(caption, ",");
-        let more = if cue_of(scene.form).is_some() {
-            words
-        } else {
-            neutral_nouns(config)
-        };
+        let more = if cue_of(scene.form).is_some() { words } else { neutral_nouns(config) };
         let second = *choose(&more, rng);
         push(caption, second);
     }
@@ -156,9 +142,7 @@ fn words_for(form: usize, config: &WorldConfig) -> Vec<&'static str> {
         // The name alone is as frequent as all other nouns together.
         let nouns = neutral_nouns(config);
         let name = NEUTRAL_NAMES[form - neutral_form(0)];
-        return std::iter::repeat_n(name, nouns.len())
-            .chain(nouns)
-            .collect();
+        return std::iter::repeat_n(name, nouns.len()).chain(nouns).collect();
     };
     (0..web_words(WORDS_PER_RELATION, config.web_overlap))
         .filter(|&word| word_forms(relation, word).contains(&form))
@@ -179,8 +163,7 @@ fn push(caption: &mut Vec<String>, words: &str) {
 }
 
 fn choose<'a, T>(from: &'a [T], rng: &mut impl Rng) -> &'a T {
-    from.choose(rng)
-        .expect("a checked configuration leaves a word for everything")
+    from.choose(rng).expect("a checked configuration leaves a word for everything")
 }
 
 #[cfg(test)]
@@ -212,10 +195,7 @@ mod tests {
             if let Some((relation, word)) = cue_word(&item.caption) {
                 assert!(word < overlap.words);
                 assert!(word_forms(relation, word).contains(&item.form));
-                forms_of_word
-                    .entry((relation, word))
-                    .or_default()
-                    .insert(item.form);
+                forms_of_word.entry((relation, word)).or_default().insert(item.form);
             }
             assert_eq!(
                 item.names > 0,

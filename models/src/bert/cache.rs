@@ -15,10 +15,9 @@ impl<B: Backend> LayerCache<B> {
     /// Appends the keys and values of new tokens and returns all of them.
     pub(super) fn extend(&mut self, (key, value): KeyValue<B>) -> KeyValue<B> {
         let all = match self.own.take() {
-            Some((keys, values)) => (
-                Tensor::cat(vec![keys, key], 2),
-                Tensor::cat(vec![values, value], 2),
-            ),
+            Some((keys, values)) => {
+                (Tensor::cat(vec![keys, key], 2), Tensor::cat(vec![values, value], 2))
+            }
             None => (key, value),
         };
         self.own.insert(all).clone()
@@ -49,10 +48,7 @@ impl<B: Backend> Default for BertCache<B> {
 impl<B: Backend> BertCache<B> {
     /// A cache that holds nothing.
     pub fn new() -> Self {
-        Self {
-            layers: Vec::new(),
-            len: 0,
-        }
+        Self { layers: Vec::new(), len: 0 }
     }
 
     /// Number of tokens decoded so far.
@@ -81,10 +77,7 @@ impl<B: Backend> BertCache<B> {
     }
 
     pub(super) fn layer(&mut self, index: usize) -> &mut LayerCache<B> {
-        let empty = LayerCache {
-            own: None,
-            cross: None,
-        };
+        let empty = LayerCache { own: None, cross: None };
         if self.layers.len() <= index {
             self.layers.resize(index + 1, empty);
         }

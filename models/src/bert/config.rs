@@ -97,10 +97,7 @@ impl BertConfig {
         )?;
         ConfigError::check_probabilities(&[
             ("hidden_dropout_prob", self.hidden_dropout_prob),
-            (
-                "attention_probs_dropout_prob",
-                self.attention_probs_dropout_prob,
-            ),
+            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
         ])
     }
 
@@ -130,18 +127,12 @@ impl BertConfig {
 
     /// The model with a masked-language head.
     pub fn init_masked_lm<B: Backend>(&self, device: &B::Device) -> BertForMaskedLm<B> {
-        BertForMaskedLm {
-            bert: self.init(device),
-            cls: BertLmHeads::init(self, device),
-        }
+        BertForMaskedLm { bert: self.init(device), cls: BertLmHeads::init(self, device) }
     }
 
     /// The model with a head that predicts the next token; `is_decoder` should be set.
     pub fn init_causal_lm<B: Backend>(&self, device: &B::Device) -> BertForCausalLm<B> {
-        BertForCausalLm {
-            bert: self.init(device),
-            cls: BertLmHeads::init(self, device),
-        }
+        BertForCausalLm { bert: self.init(device), cls: BertLmHeads::init(self, device) }
     }
 
     fn init_layer<B: Backend>(&self, norm: &LayerNormConfig, device: &B::Device) -> BertLayer<B> {
@@ -210,23 +201,14 @@ mod tests {
 
     #[test]
     fn a_configuration_that_describes_no_model_is_refused() {
-        let config = BertConfig {
-            num_attention_heads: 7,
-            ..Default::default()
-        };
+        let config = BertConfig { num_attention_heads: 7, ..Default::default() };
         assert_eq!(
             config.check().unwrap_err().to_string(),
             "hidden_size = 768 is no multiple of num_attention_heads = 7"
         );
-        let config = BertConfig {
-            vocab_size: 0,
-            ..Default::default()
-        };
+        let config = BertConfig { vocab_size: 0, ..Default::default() };
         assert_eq!(config.check(), Err(ConfigError::Zero("vocab_size")));
-        let config = BertConfig {
-            hidden_dropout_prob: 1.5,
-            ..Default::default()
-        };
+        let config = BertConfig { hidden_dropout_prob: 1.5, ..Default::default() };
         assert_eq!(
             config.check().unwrap_err().to_string(),
             "hidden_dropout_prob = 1.5, expected a probability from 0 to 1"

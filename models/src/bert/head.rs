@@ -35,9 +35,7 @@ impl<B: Backend> BertLmHead<B> {
     /// - output: `[rows, vocab_size]`
     pub fn forward(&self, states: Tensor<B, 2>, word_embeddings: Tensor<B, 2>) -> Tensor<B, 2> {
         let transform = &self.transform;
-        let states = transform
-            .activation
-            .forward(transform.dense.forward(states));
+        let states = transform.activation.forward(transform.dense.forward(states));
         let states = transform.layer_norm.forward(states);
         states.matmul(word_embeddings.transpose()) + self.bias.val().unsqueeze::<2>()
     }

@@ -126,14 +126,11 @@ impl<B: Backend> Bert<B> {
     ) -> Tensor<B, 3> {
         let [_, n] = input_ids.dims();
         let past = cache.as_ref().map_or(0, |cache| cache.len());
-        let causal = self
-            .is_decoder
-            .then(|| causal_bias(n, past + n, &input_ids.device()))
-            .flatten();
+        let causal =
+            self.is_decoder.then(|| causal_bias(n, past + n, &input_ids.device())).flatten();
         let bias = join_biases(attention_mask.map(|mask| padding_bias(mask, n)), causal);
-        let cross_bias = encoder
-            .and_then(|encoder| encoder.mask.clone())
-            .map(|mask| padding_bias(mask, n));
+        let cross_bias =
+            encoder.and_then(|encoder| encoder.mask.clone()).map(|mask| padding_bias(mask, n));
         let encoder = encoder.map(|encoder| &encoder.hidden);
 
         let mut hidden = self.embeddings.forward(input_ids, token_type_ids, past);

@@ -27,10 +27,8 @@ impl<B: Backend> Convolution3x3<B> {
     /// PyTorch's default initialisation: uniform within `1 / sqrt(fan in)`.
     pub fn new(channels_in: usize, channels_out: usize, device: &B::Device) -> Self {
         let (fan_in, fan_out) = (Some(9 * channels_in), Some(9 * channels_out));
-        let initializer = Initializer::KaimingUniform {
-            gain: 1.0 / 3f64.sqrt(),
-            fan_out_only: false,
-        };
+        let initializer =
+            Initializer::KaimingUniform { gain: 1.0 / 3f64.sqrt(), fan_out_only: false };
         let shape = [channels_out, channels_in, 3, 3];
         Self {
             weight: initializer.init_with(shape, fan_in, fan_out, device),

@@ -12,9 +12,7 @@ pub struct Downsample<B: Backend> {
 impl<B: Backend> Downsample<B> {
     /// Keeps the number of channels.
     pub fn new(channels: usize, device: &B::Device) -> Self {
-        Self {
-            conv: Convolution3x3::new(channels, channels, device),
-        }
+        Self { conv: Convolution3x3::new(channels, channels, device) }
     }
 
     /// # Shapes
@@ -35,9 +33,7 @@ pub struct Upsample<B: Backend> {
 impl<B: Backend> Upsample<B> {
     /// Keeps the number of channels.
     pub fn new(channels: usize, device: &B::Device) -> Self {
-        Self {
-            conv: Convolution3x3::new(channels, channels, device),
-        }
+        Self { conv: Convolution3x3::new(channels, channels, device) }
     }
 
     /// # Shapes
@@ -45,10 +41,12 @@ impl<B: Backend> Upsample<B> {
     /// - output: `[b, 2h, 2w, c]`
     pub fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
         let [b, h, w, c] = input.dims();
-        let doubled = input
-            .reshape([b, h, 1, w, 1, c])
-            .expand([b, h, 2, w, 2, c])
-            .reshape([b, 2 * h, 2 * w, c]);
+        let doubled = input.reshape([b, h, 1, w, 1, c]).expand([b, h, 2, w, 2, c]).reshape([
+            b,
+            2 * h,
+            2 * w,
+            c,
+        ]);
         self.conv.forward(doubled, Stride::One)
     }
 }

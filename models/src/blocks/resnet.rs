@@ -39,13 +39,7 @@ pub struct ResnetSizes {
 impl<B: Backend> ResnetBlock<B> {
     /// A block of these sizes.
     pub fn new(sizes: ResnetSizes, device: &B::Device) -> Self {
-        let ResnetSizes {
-            channels_in,
-            channels_out,
-            time,
-            groups,
-            epsilon,
-        } = sizes;
+        let ResnetSizes { channels_in, channels_out, time, groups, epsilon } = sizes;
         Self {
             norm1: GroupNorm::new(channels_in, groups, epsilon, device),
             conv1: Convolution3x3::new(channels_in, channels_out, device),

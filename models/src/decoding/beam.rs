@@ -82,14 +82,10 @@ impl<'a> Search<'a> {
         let allowed = |token: u32| {
             self.choices.allows(token, length, after_phrase) && (owed == 0 || token != options.end)
         };
-        let mut tokens: Vec<u32> = (0..values.len() as u32)
-            .filter(|&token| allowed(token))
-            .collect();
-        let better = |a: &u32, b: &u32| {
-            values[*b as usize]
-                .total_cmp(&values[*a as usize])
-                .then(a.cmp(b))
-        };
+        let mut tokens: Vec<u32> =
+            (0..values.len() as u32).filter(|&token| allowed(token)).collect();
+        let better =
+            |a: &u32, b: &u32| values[*b as usize].total_cmp(&values[*a as usize]).then(a.cmp(b));
         let kept = 2 * self.width;
         if tokens.len() > kept {
             tokens.select_nth_unstable_by(kept, better);
@@ -151,9 +147,7 @@ impl<'a> Search<'a> {
         } else {
             for candidate in &mut candidates {
                 candidate.met = if candidate.token == end {
-                    self.beams[candidate.beam]
-                        .phrases
-                        .met(&self.beams[candidate.beam].tokens)
+                    self.beams[candidate.beam].phrases.met(&self.beams[candidate.beam].tokens)
                 } else {
                     let next = self.extend(candidate);
                     next.phrases.met(&next.tokens)
@@ -171,17 +165,10 @@ impl<'a> Search<'a> {
         }
         let running: Vec<Vec<Candidate>> = banks
             .into_iter()
-            .map(|bank| {
-                bank.into_iter()
-                    .filter(|candidate| candidate.token != end)
-                    .collect()
-            })
+            .map(|bank| bank.into_iter().filter(|candidate| candidate.token != end).collect())
             .collect();
         let kept = allocate(&running, self.width);
-        self.beams = kept
-            .iter()
-            .map(|candidate| self.extend(candidate))
-            .collect();
+        self.beams = kept.iter().map(|candidate| self.extend(candidate)).collect();
         if self.beams.first().map(|beam| beam.tokens.len())
             == Some(self.choices.options.max_new_tokens)
         {
@@ -267,10 +254,7 @@ pub(super) fn decode<M: NextToken>(
         let scores = step(model, &tokens, fed)?;
         fed += 1;
         let choosing = |search: &Search| fed >= search.request.prompt.len();
-        for (search, values) in searches
-            .iter_mut()
-            .zip(scores.chunks(vocabulary * rows_each))
-        {
+        for (search, values) in searches.iter_mut().zip(scores.chunks(vocabulary * rows_each)) {
             if choosing(search) {
                 search.advance(values, vocabulary);
             }

@@ -219,10 +219,9 @@ pub fn decode<M: NextToken>(
                 scores.nucleus(top_p, temperature, &mut rngs[row])
             })
         }
-        Strategy::Beam {
-            beams,
-            length_penalty,
-        } => beam::decode(model, requests, &choices, beams, length_penalty),
+        Strategy::Beam { beams, length_penalty } => {
+            beam::decode(model, requests, &choices, beams, length_penalty)
+        }
     }
 }
 
@@ -240,9 +239,8 @@ impl<'a> Choices<'a> {
         let marks = |what: &str, tokens: &[u32]| {
             let mut marks = vec![false; vocabulary];
             for &token in tokens {
-                *marks
-                    .get_mut(token as usize)
-                    .ok_or_else(|| unknown(what, token, vocabulary))? = true;
+                *marks.get_mut(token as usize).ok_or_else(|| unknown(what, token, vocabulary))? =
+                    true;
             }
             Ok(marks)
         };
@@ -265,11 +263,7 @@ impl<'a> Choices<'a> {
 }
 
 fn unknown(what: impl Into<String>, token: u32, vocabulary: usize) -> DecodingError {
-    DecodingError::UnknownToken {
-        what: what.into(),
-        token,
-        vocabulary,
-    }
+    DecodingError::UnknownToken { what: what.into(), token, vocabulary }
 }
 
 fn check<M: NextToken>(
@@ -278,32 +272,20 @@ fn check<M: NextToken>(
     model: &M,
     rngs: &[ChaCha8Rng],
 ) -> Result<(), DecodingError> {
-    let wrong = |option, value: String, expected| {
-        Err(DecodingError::Option {
-            option,
-            value,
-            expected,
-        })
-    };
+    let wrong =
+        |option, value: String, expected| Err(DecodingError::Option { option, value, expected });
     let new = options.max_new_tokens;
     if new == 0 {
         return wrong("max_new_tokens", new.to_string(), "at least 1");
     }
     match options.strategy {
         Strategy::Greedy => {}
-        Strategy::Beam {
-            beams,
-            length_penalty,
-        } => {
+        Strategy::Beam { beams, length_penalty } => {
             if beams == 0 {
                 return wrong("beams", beams.to_string(), "at least 1");
             }
             if !length_penalty.is_finite() {
-                return wrong(
-                    "length_penalty",
-                    length_penalty.to_string(),
-                    "a finite number",
-                );
+                return wrong("length_penalty", length_penalty.to_string(), "a finite number");
             }
         }
         Strategy::Nucleus { top_p, temperature } => {
@@ -314,18 +296,12 @@ fn check<M: NextToken>(
                 return wrong("temperature", temperature.to_string(), "above 0");
             }
             if rngs.len() != requests.len() {
-                return Err(DecodingError::Generators {
-                    rngs: rngs.len(),
-                    rows: requests.len(),
-                });
+                return Err(DecodingError::Generators { rngs: rngs.len(), rows: requests.len() });
             }
         }
     }
     if model.rows() != requests.len() {
-        return Err(DecodingError::Rows {
-            rows: model.rows(),
-            requests: requests.len(),
-        });
+        return Err(DecodingError::Rows { rows: model.rows(), requests: requests.len() });
     }
     let vocabulary = model.vocabulary();
     for (row, request) in requests.iter().enumerate() {
@@ -334,12 +310,7 @@ fn check<M: NextToken>(
         }
         let prompt = request.prompt.len();
         if prompt + new > model.capacity() {
-            return Err(DecodingError::TooLong {
-                row,
-                prompt,
-                new,
-                capacity: model.capacity(),
-            });
+            return Err(DecodingError::TooLong { row, prompt, new, capacity: model.capacity() });
         }
         for (phrase, tokens) in request.phrases.iter().enumerate() {
             if tokens.is_empty() {
@@ -349,10 +320,7 @@ fn check<M: NextToken>(
                 return Err(DecodingError::EndInPhrase { row, phrase });
             }
         }
-        let given = request
-            .prompt
-            .iter()
-            .chain(request.phrases.iter().flatten());
+        let given = request.prompt.iter().chain(request.phrases.iter().flatten());
         for &token in given {
             if token as usize >= vocabulary {
                 return Err(unknown(format!("row {row}"), token, vocabulary));

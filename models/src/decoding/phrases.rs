@@ -21,12 +21,7 @@ pub(super) struct Phrases<'a> {
 
 impl<'a> Phrases<'a> {
     pub(super) fn new(wanted: &'a [Vec<u32>]) -> Self {
-        Self {
-            wanted,
-            spans: vec![None; wanted.len()],
-            taken: 0,
-            forced: None,
-        }
+        Self { wanted, spans: vec![None; wanted.len()], taken: 0, forced: None }
     }
 
     fn open(&self) -> impl Iterator<Item = usize> + '_ {
@@ -52,17 +47,12 @@ impl<'a> Phrases<'a> {
         }
         let wanted = &self.wanted[phrase];
         let longest = (wanted.len() - 1).min(text.len() - self.taken);
-        (1..=longest)
-            .rev()
-            .find(|&length| text.ends_with(&wanted[..length]))
-            .unwrap_or(0)
+        (1..=longest).rev().find(|&length| text.ends_with(&wanted[..length])).unwrap_or(0)
     }
 
     /// The open phrases, each with the token that it needs next after `text`.
     pub(super) fn next(&self, text: &[u32]) -> Vec<(usize, u32)> {
-        self.open()
-            .map(|phrase| (phrase, self.wanted[phrase][self.begun(phrase, text)]))
-            .collect()
+        self.open().map(|phrase| (phrase, self.wanted[phrase][self.begun(phrase, text)])).collect()
     }
 
     /// From here on, `phrase` is written to its end.
@@ -72,8 +62,7 @@ impl<'a> Phrases<'a> {
 
     /// The phrase that is being written by force, and its next token.
     pub(super) fn forced(&self) -> Option<(usize, u32)> {
-        self.forced
-            .map(|(phrase, written)| (phrase, self.wanted[phrase][written]))
+        self.forced.map(|(phrase, written)| (phrase, self.wanted[phrase][written]))
     }
 
     /// Takes note of the last token of `text`.
@@ -124,10 +113,7 @@ mod tests {
         let wanted = [vec![1, 2], vec![2], vec![1, 2]];
         let spans = written(&wanted, &[1, 2]);
         assert_eq!(spans.iter().flatten().count(), 1);
-        assert_eq!(
-            written(&wanted, &[1, 2, 2, 1, 2]).iter().flatten().count(),
-            3
-        );
+        assert_eq!(written(&wanted, &[1, 2, 2, 1, 2]).iter().flatten().count(), 3);
     }
 
     #[test]

@@ -32,9 +32,7 @@ impl Scores<'_> {
     /// A token drawn from the fewest that together hold `top_p` of the probability.
     pub(super) fn nucleus(&self, top_p: f64, temperature: f64, rng: &mut ChaCha8Rng) -> u32 {
         let draw: f64 = rng.random();
-        let greatest = self
-            .allowed()
-            .fold(f64::NEG_INFINITY, |most, next| most.max(next.1));
+        let greatest = self.allowed().fold(f64::NEG_INFINITY, |most, next| most.max(next.1));
         if greatest == f64::NEG_INFINITY {
             return self.likeliest();
         }
@@ -114,10 +112,8 @@ impl Row<'_> {
                 _ => self.force_likeliest(values),
             }
         }
-        let (_, token) = self
-            .phrases
-            .forced()
-            .expect("a sequence that owes tokens has an open phrase");
+        let (_, token) =
+            self.phrases.forced().expect("a sequence that owes tokens has an open phrase");
         self.push(token, values, choices);
     }
 
@@ -127,13 +123,7 @@ impl Row<'_> {
             .phrases
             .next(&self.tokens)
             .into_iter()
-            .reduce(|best, next| {
-                if score(next.1) > score(best.1) {
-                    next
-                } else {
-                    best
-                }
-            });
+            .reduce(|best, next| if score(next.1) > score(best.1) { next } else { best });
         if let Some((phrase, _)) = likeliest {
             self.phrases.force(phrase, &self.tokens);
         }

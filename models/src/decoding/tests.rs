@@ -16,11 +16,7 @@ struct Table {
 
 impl Table {
     fn new(seed: u64, vocabulary: usize, rows: usize) -> Self {
-        Self {
-            seed,
-            vocabulary,
-            prefixes: vec![Vec::new(); rows],
-        }
+        Self { seed, vocabulary, prefixes: vec![Vec::new(); rows] }
     }
 
     fn log_probabilities(&self, prefix: &[u32]) -> Vec<f32> {
@@ -30,9 +26,7 @@ impl Table {
             hash ^= hash >> 29;
         }
         let mut rng = ChaCha8Rng::seed_from_u64(hash);
-        let logits: Vec<f64> = (0..self.vocabulary)
-            .map(|_| 4.0 * rng.random::<f64>())
-            .collect();
+        let logits: Vec<f64> = (0..self.vocabulary).map(|_| 4.0 * rng.random::<f64>()).collect();
         let total = logits.iter().map(|logit| logit.exp()).sum::<f64>().ln();
         logits.iter().map(|logit| (logit - total) as f32).collect()
     }
@@ -60,10 +54,7 @@ impl NextToken for Table {
         for (prefix, &token) in self.prefixes.iter_mut().zip(tokens) {
             prefix.push(token);
         }
-        self.prefixes
-            .iter()
-            .flat_map(|prefix| self.log_probabilities(prefix))
-            .collect()
+        self.prefixes.iter().flat_map(|prefix| self.log_probabilities(prefix)).collect()
     }
 }
 
@@ -79,35 +70,24 @@ fn options(strategy: Strategy, max_new_tokens: usize) -> Decoding {
 }
 
 fn beam(beams: usize, length_penalty: f64) -> Strategy {
-    Strategy::Beam {
-        beams,
-        length_penalty,
-    }
+    Strategy::Beam { beams, length_penalty }
 }
 
-const NUCLEUS: Strategy = Strategy::Nucleus {
-    top_p: 0.9,
-    temperature: 0.8,
-};
+const NUCLEUS: Strategy = Strategy::Nucleus { top_p: 0.9, temperature: 0.8 };
 
 fn rngs(count: usize) -> Vec<ChaCha8Rng> {
     (0..count as u64).map(ChaCha8Rng::seed_from_u64).collect()
 }
 
 fn prompt(tokens: &[u32]) -> Request {
-    Request {
-        prompt: tokens.to_vec(),
-        phrases: Vec::new(),
-    }
+    Request { prompt: tokens.to_vec(), phrases: Vec::new() }
 }
 
 /// Requests with prompts of different lengths and up to three phrases.
 fn random_requests(rng: &mut ChaCha8Rng, count: usize, vocabulary: u32) -> Vec<Request> {
     let mut tokens = |least: usize, most: usize| -> Vec<u32> {
         let length = rng.random_range(least..=most);
-        (0..length)
-            .map(|_| rng.random_range(1..vocabulary))
-            .collect()
+        (0..length).map(|_| rng.random_range(1..vocabulary)).collect()
     };
     (0..count)
         .map(|index| Request {
@@ -166,10 +146,7 @@ fn a_beam_of_one_without_penalty_is_greedy_up_to_the_first_end() {
         let decoded = |strategy| {
             let mut table = Table::new(seed, 6, 3);
             // The end token cannot come before the last place, so both run the whole length.
-            let options = Decoding {
-                min_new_tokens: 8,
-                ..options(strategy, 8)
-            };
+            let options = Decoding { min_new_tokens: 8, ..options(strategy, 8) };
             decode(&mut table, &requests, &options, &mut []).unwrap()
         };
         assert_eq!(decoded(Strategy::Greedy), decoded(beam(1, 0.0)));
@@ -179,12 +156,7 @@ fn a_beam_of_one_without_penalty_is_greedy_up_to_the_first_end() {
 #[test]
 fn greedy_takes_the_likeliest_token_every_time() {
     let mut table = Table::new(3, 9, 1);
-    let found = decode(
-        &mut table,
-        &[prompt(&[4, 2])],
-        &options(Strategy::Greedy, 12),
-        &mut [],
-    );
+    let found = decode(&mut table, &[prompt(&[4, 2])], &options(Strategy::Greedy, 12), &mut []);
     let found = found.unwrap().remove(0);
     let mut prefix = vec![4, 2];
     let mut sum = 0.0;
@@ -204,10 +176,7 @@ fn nucleus_draws_have_the_renormalised_frequencies_of_the_nucleus() {
     let vocabulary = 12;
     let strategy = Strategy::Nucleus { top_p, temperature };
     let mut table = Table::new(5, vocabulary, count);
-    let options = Decoding {
-        never: vec![7],
-        ..options(strategy, 1)
-    };
+    let options = Decoding { never: vec![7], ..options(strategy, 1) };
     let requests = vec![prompt(&[1]); count];
     let drawn = decode(&mut table, &requests, &options, &mut rngs(count)).unwrap();
     let mut counts = vec![0.0; vocabulary];
@@ -242,10 +211,7 @@ fn nucleus_draws_have_the_renormalised_frequencies_of_the_nucleus() {
         })
         .sum();
     let inside: f64 = nucleus.iter().map(|&(token, _)| counts[token]).sum();
-    assert_eq!(
-        inside, count as f64,
-        "a token outside the nucleus was drawn"
-    );
+    assert_eq!(inside, count as f64, "a token outside the nucleus was drawn");
     // 6 to 9 tokens; the 99.9 % quantile at 8 degrees of freedom.
     assert!((6..=9).contains(&nucleus.len()));
     assert!(chi_square < 26.12, "chi-square {chi_square}");
@@ -273,13 +239,7 @@ fn a_batch_gives_what_its_items_give_one_by_one() {
 #[test]
 fn phrases_always_appear_without_overlap_and_within_the_length() {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
-    for strategy in [
-        Strategy::Greedy,
-        beam(1, 0.0),
-        beam(4, 1.0),
-        beam(12, -0.5),
-        NUCLEUS,
-    ] {
+    for strategy in [Strategy::Greedy, beam(1, 0.0), beam(4, 1.0), beam(12, -0.5), NUCLEUS] {
         for seed in 0..120 {
             // Few tokens: phrases overlap themselves and each other, and appear by chance.
             let vocabulary = rng.random_range(3..7);
@@ -323,10 +283,7 @@ fn a_wide_beam_places_phrases_at_least_as_well_as_greedy_does() {
             let found = decode(&mut table, &requests, &options, &mut []).unwrap();
             found.iter().map(|found| found.log_probability).collect()
         };
-        for (wide, greedy) in score(beam(24, 0.0))
-            .into_iter()
-            .zip(score(Strategy::Greedy))
-        {
+        for (wide, greedy) in score(beam(24, 0.0)).into_iter().zip(score(Strategy::Greedy)) {
             better += usize::from(wide > greedy);
             worse += usize::from(wide < greedy);
         }
@@ -340,14 +297,8 @@ fn a_phrase_is_not_followed_by_a_token_that_continues_its_last_word() {
     let continuations: Vec<u32> = vec![3, 4, 5];
     for strategy in [Strategy::Greedy, beam(6, 1.0), NUCLEUS] {
         for seed in 0..50 {
-            let request = Request {
-                prompt: vec![1],
-                phrases: vec![vec![1, 2]],
-            };
-            let options = Decoding {
-                continuations: continuations.clone(),
-                ..options(strategy, 8)
-            };
+            let request = Request { prompt: vec![1], phrases: vec![vec![1, 2]] };
+            let options = Decoding { continuations: continuations.clone(), ..options(strategy, 8) };
             let mut table = Table::new(seed, 6, 1);
             let found = decode(&mut table, &[request], &options, &mut rngs(1)).unwrap();
             let next = found[0].tokens.get(found[0].spans[0].end);
@@ -360,11 +311,7 @@ fn a_phrase_is_not_followed_by_a_token_that_continues_its_last_word() {
 fn length_limits_and_forbidden_tokens_are_respected() {
     for strategy in [Strategy::Greedy, beam(4, 0.0), NUCLEUS] {
         for seed in 0..50 {
-            let options = Decoding {
-                min_new_tokens: 3,
-                never: vec![2, 4],
-                ..options(strategy, 6)
-            };
+            let options = Decoding { min_new_tokens: 3, never: vec![2, 4], ..options(strategy, 6) };
             let mut table = Table::new(seed, 7, 1);
             let found = decode(&mut table, &[prompt(&[2])], &options, &mut rngs(1)).unwrap();
             let tokens = &found[0].tokens;
@@ -388,67 +335,29 @@ fn a_request_that_cannot_be_decoded_is_named() {
     use DecodingError::*;
     let greedy = Strategy::Greedy;
     assert_eq!(error(request(&[], &[]), greedy, 4), EmptyPrompt { row: 1 });
-    assert_eq!(
-        error(request(&[1], &[&[2], &[]]), greedy, 4),
-        EmptyPhrase { row: 1, phrase: 1 }
-    );
-    assert_eq!(
-        error(request(&[1], &[&[2, END]]), greedy, 4),
-        EndInPhrase { row: 1, phrase: 0 }
-    );
+    assert_eq!(error(request(&[1], &[&[2], &[]]), greedy, 4), EmptyPhrase { row: 1, phrase: 1 });
+    assert_eq!(error(request(&[1], &[&[2, END]]), greedy, 4), EndInPhrase { row: 1, phrase: 0 });
     assert_eq!(
         error(request(&[1], &[&[2, 3], &[4]]), greedy, 2),
-        PhrasesTooLong {
-            row: 1,
-            phrases: 3,
-            new: 2
-        }
+        PhrasesTooLong { row: 1, phrases: 3, new: 2 }
     );
     assert!(matches!(
         error(request(&[1, 1], &[]), greedy, 63),
-        TooLong {
-            row: 1,
-            capacity: 64,
-            ..
-        }
+        TooLong { row: 1, capacity: 64, .. }
     ));
-    assert!(matches!(
-        error(request(&[8], &[]), greedy, 4),
-        UnknownToken { token: 8, .. }
-    ));
+    assert!(matches!(error(request(&[8], &[]), greedy, 4), UnknownToken { token: 8, .. }));
     for (strategy, name) in [
         (beam(0, 1.0), "beams"),
         (beam(2, f64::NAN), "length_penalty"),
-        (
-            Strategy::Nucleus {
-                top_p: 0.0,
-                temperature: 1.0,
-            },
-            "top_p",
-        ),
-        (
-            Strategy::Nucleus {
-                top_p: 1.0,
-                temperature: 0.0,
-            },
-            "temperature",
-        ),
+        (Strategy::Nucleus { top_p: 0.0, temperature: 1.0 }, "top_p"),
+        (Strategy::Nucleus { top_p: 1.0, temperature: 0.0 }, "temperature"),
     ] {
         let found = error(request(&[1], &[]), strategy, 4);
-        assert!(
-            matches!(found, Option { option, .. } if option == name),
-            "{found}"
-        );
+        assert!(matches!(found, Option { option, .. } if option == name), "{found}");
     }
     let mut table = Table::new(0, 8, 3);
     let rows = decode(&mut table, &[prompt(&[1])], &options(greedy, 4), &mut []);
-    assert_eq!(
-        rows,
-        Err(Rows {
-            rows: 3,
-            requests: 1
-        })
-    );
+    assert_eq!(rows, Err(Rows { rows: 3, requests: 1 }));
     let mut table = Table::new(0, 8, 1);
     let missing = decode(&mut table, &[prompt(&[1])], &options(NUCLEUS, 4), &mut []);
     assert_eq!(missing, Err(Generators { rngs: 0, rows: 1 }));

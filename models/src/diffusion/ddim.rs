@@ -26,9 +26,7 @@ impl Ddim {
         let train = schedule.num_train_timesteps();
         check_steps(SamplerKind::Ddim, steps, 1, train)?;
         let timesteps =
-            config
-                .timestep_spacing
-                .offset_timesteps(train, steps, config.steps_offset)?;
+            config.timestep_spacing.offset_timesteps(train, steps, config.steps_offset)?;
         let first = schedule.alpha_cumprod(0);
         Ok(Self {
             times: as_floats(&timesteps),
@@ -50,9 +48,7 @@ impl Ddim {
     }
 
     fn alpha_at(&self, timestep: Option<usize>) -> f64 {
-        timestep.map_or(self.final_alpha, |timestep| {
-            self.schedule.alpha_cumprod(timestep)
-        })
+        timestep.map_or(self.final_alpha, |timestep| self.schedule.alpha_cumprod(timestep))
     }
 }
 
@@ -83,11 +79,7 @@ impl<B: Backend> Sampler<B> for Ddim {
         let variance = self.eta.powi(2) * self.variance(timestep, previous);
         let direction = denoised.epsilon * (1.0 - alpha_previous - variance).max(0.0).sqrt();
         let sample = denoised.original * alpha_previous.sqrt() + direction;
-        if variance > 0.0 {
-            sample + noise(step) * variance.sqrt()
-        } else {
-            sample
-        }
+        if variance > 0.0 { sample + noise(step) * variance.sqrt() } else { sample }
     }
 }
 
@@ -106,12 +98,9 @@ mod tests {
             ..Default::default()
         };
         let ddim = Ddim::new(&config.init().unwrap(), &SamplerConfig::default(), 10).unwrap();
-        for (timestep, previous, expected) in [
-            (420, 400, 0.14771),
-            (980, 960, 0.32460),
-            (487, 486, 0.00979),
-            (999, 998, 0.02),
-        ] {
+        for (timestep, previous, expected) in
+            [(420, 400, 0.14771), (980, 960, 0.32460), (487, 486, 0.00979), (999, 998, 0.02)]
+        {
             let variance = ddim.variance(timestep, Some(previous));
             assert!((variance - expected).abs() < 1e-5, "{timestep}: {variance}");
         }

@@ -23,9 +23,7 @@ impl Ddpm {
         let train = schedule.num_train_timesteps();
         check_steps(SamplerKind::Ddpm, steps, 1, train)?;
         let timesteps =
-            config
-                .timestep_spacing
-                .offset_timesteps(train, steps, config.steps_offset)?;
+            config.timestep_spacing.offset_timesteps(train, steps, config.steps_offset)?;
         Ok(Self {
             schedule: schedule.clone(),
             times: as_floats(&timesteps),
@@ -55,10 +53,7 @@ impl<B: Backend> Sampler<B> for Ddpm {
         let beta = 1.0 - alpha;
         let beta_previous = 1.0 - alpha_previous;
 
-        let mut original = self
-            .schedule
-            .denoise(model_output, sample.clone(), alpha)
-            .original;
+        let mut original = self.schedule.denoise(model_output, sample.clone(), alpha).original;
         if let Some(range) = self.clip {
             original = original.clamp(-range, range);
         }
@@ -66,10 +61,6 @@ impl<B: Backend> Sampler<B> for Ddpm {
         let mean = original * (alpha_previous.sqrt() * beta_step / beta)
             + sample * (alpha_step.sqrt() * beta_previous / beta);
         let variance = beta_previous / beta * beta_step;
-        if variance > 0.0 {
-            mean + noise(step) * variance.sqrt()
-        } else {
-            mean
-        }
+        if variance > 0.0 { mean + noise(step) * variance.sqrt() } else { mean }
     }
 }

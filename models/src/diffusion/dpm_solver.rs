@@ -37,12 +37,7 @@ impl<B: Backend> DpmSolver<B> {
         steps: usize,
     ) -> Result<Self, DiffusionError> {
         let train = schedule.num_train_timesteps();
-        check_steps(
-            SamplerKind::DpmSolverPlusPlus2M,
-            steps,
-            1,
-            train.saturating_sub(1),
-        )?;
+        check_steps(SamplerKind::DpmSolverPlusPlus2M, steps, 1, train.saturating_sub(1))?;
         // One step more than asked for, of which the last, at timestep 0, is left out: diffusers
         // does so but with the trailing spacing.
         let count = match config.timestep_spacing {
@@ -50,24 +45,16 @@ impl<B: Backend> DpmSolver<B> {
             _ => steps + 1,
         };
         let mut timesteps =
-            config
-                .timestep_spacing
-                .offset_timesteps(train, count, config.steps_offset)?;
+            config.timestep_spacing.offset_timesteps(train, count, config.steps_offset)?;
         timesteps.truncate(steps);
         let mut levels: Vec<Level> = timesteps
             .iter()
             .map(|&timestep| {
                 let alpha = schedule.alpha_cumprod(timestep);
-                Level {
-                    alpha: alpha.sqrt(),
-                    sigma: (1.0 - alpha).sqrt(),
-                }
+                Level { alpha: alpha.sqrt(), sigma: (1.0 - alpha).sqrt() }
             })
             .collect();
-        levels.push(Level {
-            alpha: 1.0,
-            sigma: 0.0,
-        });
+        levels.push(Level { alpha: 1.0, sigma: 0.0 });
         Ok(Self {
             schedule: schedule.clone(),
             times: as_floats(&timesteps),
@@ -90,10 +77,8 @@ impl<B: Backend> Sampler<B> for DpmSolver<B> {
         _noise: NoiseSource<'_, B>,
     ) -> Tensor<B, 4> {
         let (from, to) = (self.levels[step], self.levels[step + 1]);
-        let original = self
-            .schedule
-            .denoise(model_output, sample.clone(), from.alpha.powi(2))
-            .original;
+        let original =
+            self.schedule.denoise(model_output, sample.clone(), from.alpha.powi(2)).original;
         // The last step leads to no noise, where only the first order is finite.
         let last = step + 1 == self.times.len();
         let previous = self.previous.replace(original.clone());

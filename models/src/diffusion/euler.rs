@@ -28,10 +28,9 @@ impl Euler {
         check_steps(SamplerKind::Euler, steps, 1, train)?;
         let times = match config.timestep_spacing {
             // Here diffusers does not round.
-            TimestepSpacing::Linspace => (0..steps)
-                .rev()
-                .map(|index| linspace(train, steps, index))
-                .collect(),
+            TimestepSpacing::Linspace => {
+                (0..steps).rev().map(|index| linspace(train, steps, index)).collect()
+            }
             spacing => as_floats(&spacing.offset_timesteps(train, steps, config.steps_offset)?),
         };
         let mut sigmas: Vec<f64> = times.iter().map(|&time| schedule.sigma(time)).collect();
@@ -40,12 +39,7 @@ impl Euler {
             TimestepSpacing::Linspace | TimestepSpacing::Trailing => sigmas[0],
         };
         sigmas.push(0.0);
-        Ok(Self {
-            schedule: schedule.clone(),
-            times,
-            sigmas,
-            init_noise_sigma,
-        })
+        Ok(Self { schedule: schedule.clone(), times, sigmas, init_noise_sigma })
     }
 }
 

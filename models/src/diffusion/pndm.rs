@@ -45,9 +45,7 @@ impl<B: Backend> Pndm<B> {
         let least = if config.skip_prk_steps { 1 } else { ORDER };
         check_steps(SamplerKind::Pndm, steps, least, train)?;
         let falling =
-            config
-                .timestep_spacing
-                .offset_timesteps(train, steps, config.steps_offset)?;
+            config.timestep_spacing.offset_timesteps(train, steps, config.steps_offset)?;
         let (timesteps, runge_kutta) = if config.skip_prk_steps {
             // The second timestep twice: the first step is taken again with what was learnt there.
             let mut timesteps = falling.clone();
@@ -58,13 +56,7 @@ impl<B: Backend> Pndm<B> {
         } else {
             let timesteps = runge_kutta_timesteps(&falling, train / steps / 2);
             let count = timesteps.len();
-            (
-                timesteps
-                    .into_iter()
-                    .chain(falling[3..].iter().copied())
-                    .collect(),
-                count,
-            )
+            (timesteps.into_iter().chain(falling[3..].iter().copied()).collect(), count)
         };
         let first = schedule.alpha_cumprod(0);
         Ok(Self {
@@ -89,9 +81,8 @@ impl<B: Backend> Pndm<B> {
         output: Tensor<B, 4>,
     ) -> Tensor<B, 4> {
         let alpha = self.schedule.alpha_cumprod(timestep);
-        let alpha_previous = previous.map_or(self.final_alpha, |timestep| {
-            self.schedule.alpha_cumprod(timestep)
-        });
+        let alpha_previous =
+            previous.map_or(self.final_alpha, |timestep| self.schedule.alpha_cumprod(timestep));
         let epsilon = self.schedule.denoise(output, sample.clone(), alpha).epsilon;
         let denominator =
             alpha * (1.0 - alpha_previous).sqrt() + (alpha * (1.0 - alpha) * alpha_previous).sqrt();
@@ -106,11 +97,7 @@ impl<B: Backend> Pndm<B> {
         step: usize,
         sample: Tensor<B, 4>,
     ) -> Tensor<B, 4> {
-        let half = if step.is_multiple_of(2) {
-            self.stride / 2
-        } else {
-            0
-        };
+        let half = if step.is_multiple_of(2) { self.stride / 2 } else { 0 };
         let previous = self.timesteps[step].checked_sub(half);
         let start = self.timesteps[step / ORDER * ORDER];
         let direction = match step % ORDER {

@@ -91,13 +91,8 @@ pub enum SamplerKind {
 
 impl SamplerKind {
     /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::Ddpm,
-        Self::Ddim,
-        Self::DpmSolverPlusPlus2M,
-        Self::Euler,
-        Self::Pndm,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Ddpm, Self::Ddim, Self::DpmSolverPlusPlus2M, Self::Euler, Self::Pndm];
 
     /// The name in a config.
     pub fn name(self) -> &'static str {
@@ -196,12 +191,7 @@ pub(super) fn check_steps(
     if (least..=most).contains(&steps) {
         Ok(())
     } else {
-        Err(DiffusionError::Steps {
-            kind: kind.name(),
-            steps,
-            least,
-            most,
-        })
+        Err(DiffusionError::Steps { kind: kind.name(), steps, least, most })
     }
 }
 
@@ -223,11 +213,6 @@ mod tests {
         }
         let error = serde_json::from_str::<SamplerKind>("\"heun\"").unwrap_err();
         let message = error.to_string();
-        assert!(
-            SamplerKind::ALL
-                .iter()
-                .all(|kind| message.contains(kind.name())),
-            "{message}"
-        );
+        assert!(SamplerKind::ALL.iter().all(|kind| message.contains(kind.name())), "{message}");
     }
 }

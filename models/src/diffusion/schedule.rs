@@ -90,10 +90,7 @@ impl ScheduleConfig {
         let (start, end) = (self.beta_start, self.beta_end);
         let uses_range = self.beta_schedule != BetaSchedule::SquaredCosine;
         if uses_range && !(0.0 < start && start <= end && end < 1.0) {
-            return Err(DiffusionError::Betas {
-                beta_start: start,
-                beta_end: end,
-            });
+            return Err(DiffusionError::Betas { beta_start: start, beta_end: end });
         }
         let beta = |step: usize| match self.beta_schedule {
             BetaSchedule::Linear => between(start, end, step, steps),
@@ -113,10 +110,7 @@ impl ScheduleConfig {
                 product
             })
             .collect();
-        Ok(NoiseSchedule {
-            alphas_cumprod,
-            prediction: self.prediction_type,
-        })
+        Ok(NoiseSchedule { alphas_cumprod, prediction: self.prediction_type })
     }
 }
 
@@ -168,18 +162,16 @@ impl NoiseSchedule {
     ) -> Denoised<B> {
         let (signal, noise) = (alpha.sqrt(), (1.0 - alpha).sqrt());
         match self.prediction {
-            PredictionType::Epsilon => Denoised {
-                original: (sample - output.clone() * noise) / signal,
-                epsilon: output,
-            },
+            PredictionType::Epsilon => {
+                Denoised { original: (sample - output.clone() * noise) / signal, epsilon: output }
+            }
             PredictionType::VPrediction => Denoised {
                 original: sample.clone() * signal - output.clone() * noise,
                 epsilon: output * signal + sample * noise,
             },
-            PredictionType::Sample => Denoised {
-                epsilon: (sample - output.clone() * signal) / noise,
-                original: output,
-            },
+            PredictionType::Sample => {
+                Denoised { epsilon: (sample - output.clone() * signal) / noise, original: output }
+            }
         }
     }
 }
@@ -197,10 +189,8 @@ mod tests {
     #[test]
     fn the_cosine_schedule_divides_as_floats() {
         // By integer division every product but the last would be that of time 0, every beta 0.
-        let config = ScheduleConfig {
-            beta_schedule: BetaSchedule::SquaredCosine,
-            ..Default::default()
-        };
+        let config =
+            ScheduleConfig { beta_schedule: BetaSchedule::SquaredCosine, ..Default::default() };
         let schedule = config.init().unwrap();
         assert!((schedule.alpha_cumprod(499) - 0.4938).abs() < 1e-3);
         assert!(schedule.alpha_cumprod(999) < 1e-6);
@@ -208,15 +198,9 @@ mod tests {
 
     #[test]
     fn a_schedule_without_steps_or_with_wild_betas_is_refused() {
-        let empty = ScheduleConfig {
-            num_train_timesteps: 0,
-            ..Default::default()
-        };
+        let empty = ScheduleConfig { num_train_timesteps: 0, ..Default::default() };
         assert_eq!(empty.init(), Err(DiffusionError::NoTrainingSteps));
-        let wild = ScheduleConfig {
-            beta_end: 1.5,
-            ..Default::default()
-        };
+        let wild = ScheduleConfig { beta_end: 1.5, ..Default::default() };
         assert!(matches!(wild.init(), Err(DiffusionError::Betas { .. })));
     }
 }

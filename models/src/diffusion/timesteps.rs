@@ -47,17 +47,12 @@ impl TimestepSpacing {
     ) -> Result<Vec<usize>, DiffusionError> {
         let mut timesteps = self.timesteps(train, count);
         if self == TimestepSpacing::Leading {
-            timesteps
-                .iter_mut()
-                .for_each(|timestep| *timestep += offset);
+            timesteps.iter_mut().for_each(|timestep| *timestep += offset);
         }
         match timesteps.first() {
-            Some(&timestep) if timestep >= train => Err(DiffusionError::Offset {
-                offset,
-                steps: count,
-                timestep,
-                last: train - 1,
-            }),
+            Some(&timestep) if timestep >= train => {
+                Err(DiffusionError::Offset { offset, steps: count, timestep, last: train - 1 })
+            }
             _ => Ok(timesteps),
         }
     }
@@ -88,10 +83,7 @@ mod tests {
             for count in 1..=1000 {
                 let steps = spacing.timesteps(1000, count);
                 assert_eq!(steps.len(), count, "{spacing:?}");
-                assert!(
-                    steps.windows(2).all(|pair| pair[0] > pair[1]),
-                    "{spacing:?} {count}"
-                );
+                assert!(steps.windows(2).all(|pair| pair[0] > pair[1]), "{spacing:?} {count}");
             }
         }
     }
@@ -99,9 +91,6 @@ mod tests {
     #[test]
     fn an_offset_past_the_end_is_refused() {
         let error = TimestepSpacing::Leading.offset_timesteps(1000, 1000, 1);
-        assert!(matches!(
-            error,
-            Err(DiffusionError::Offset { timestep: 1000, .. })
-        ));
+        assert!(matches!(error, Err(DiffusionError::Offset { timestep: 1000, .. })));
     }
 }

@@ -23,10 +23,7 @@ pub fn conv3x3<B: Backend>(
         Stride::TwoPaddedAfter => (0, 2),
     };
     let padded = input.pad([(before, 1), (before, 1), (0, 0)], 0.0);
-    let (out_h, out_w) = (
-        (h + before + 1 - 3) / step + 1,
-        (w + before + 1 - 3) / step + 1,
-    );
+    let (out_h, out_w) = ((h + before + 1 - 3) / step + 1, (w + before + 1 - 3) / step + 1);
 
     let mut taps = Vec::with_capacity(9);
     for row in 0..3 {
@@ -37,9 +34,7 @@ pub fn conv3x3<B: Backend>(
         }
     }
     let gathered = Tensor::cat(taps, 3).reshape([b * out_h * out_w, 9 * channels_in]);
-    let weight = weight
-        .permute([2, 3, 1, 0])
-        .reshape([9 * channels_in, channels_out]);
+    let weight = weight.permute([2, 3, 1, 0]).reshape([9 * channels_in, channels_out]);
     burn::tensor::module::linear(gathered, weight, Some(bias)).reshape([
         b,
         out_h,

@@ -26,9 +26,5 @@ pub fn group_norm<B: Backend>(
     let scaled =
         normal * gamma.reshape([1, 1, groups, width]) + beta.reshape([1, 1, groups, width]);
     let output = scaled.reshape([b, h, w, c]);
-    if silu {
-        activation::silu(output)
-    } else {
-        output
-    }
+    if silu { activation::silu(output) } else { output }
 }

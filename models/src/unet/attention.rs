@@ -21,11 +21,7 @@ pub struct Attention<B: Backend> {
 impl<B: Backend> Attention<B> {
     /// Queries of width `channels`, keys and values from width `context`.
     pub fn new(channels: usize, context: usize, heads: usize, device: &B::Device) -> Self {
-        let projection = |width| {
-            LinearConfig::new(width, channels)
-                .with_bias(false)
-                .init(device)
-        };
+        let projection = |width| LinearConfig::new(width, channels).with_bias(false).init(device);
         Self {
             to_q: projection(channels),
             to_k: projection(context),

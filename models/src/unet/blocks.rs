@@ -38,18 +38,8 @@ impl<B: Backend> DownBlock<B> {
         Self {
             resnets: (0..layers)
                 .map(|layer| {
-                    let channels_in = if layer == 0 {
-                        resnet.channels_in
-                    } else {
-                        channels
-                    };
-                    ResnetBlock::new(
-                        ResnetSizes {
-                            channels_in,
-                            ..resnet
-                        },
-                        device,
-                    )
+                    let channels_in = if layer == 0 { resnet.channels_in } else { channels };
+                    ResnetBlock::new(ResnetSizes { channels_in, ..resnet }, device)
                 })
                 .collect(),
             attentions: transformers(layers, transformer, device),
@@ -137,15 +127,7 @@ impl<B: Backend> UpBlock<B> {
         Self {
             resnets: channels_in
                 .iter()
-                .map(|&channels_in| {
-                    ResnetBlock::new(
-                        ResnetSizes {
-                            channels_in,
-                            ..resnet
-                        },
-                        device,
-                    )
-                })
+                .map(|&channels_in| ResnetBlock::new(ResnetSizes { channels_in, ..resnet }, device))
                 .collect(),
             attentions: transformers(channels_in.len(), transformer, device),
             upsamplers: (0..usize::from(upsample))
@@ -166,9 +148,7 @@ impl<B: Backend> UpBlock<B> {
         skips: &mut Vec<Tensor<B, 4>>,
     ) -> Tensor<B, 4> {
         for (layer, resnet) in self.resnets.iter().enumerate() {
-            let skip = skips
-                .pop()
-                .expect("the way down kept one for each layer of the way up");
+            let skip = skips.pop().expect("the way down kept one for each layer of the way up");
             hidden = Tensor::cat(vec![hidden, skip], 3);
             hidden = resnet.forward(hidden, Some(conditions.time));
             if let Some(attention) = self.attentions.get(layer) {
@@ -188,8 +168,6 @@ fn transformers<B: Backend>(
     device: &B::Device,
 ) -> Vec<Transformer<B>> {
     sizes.map_or_else(Vec::new, |sizes| {
-        (0..layers)
-            .map(|_| Transformer::new(sizes, device))
-            .collect()
+        (0..layers).map(|_| Transformer::new(sizes, device)).collect()
     })
 }

@@ -168,10 +168,7 @@ pub enum UNetConfigError {
 impl UNetConfig {
     /// Stable Diffusion 1.5: runwayml/stable-diffusion-v1-5, `unet/config.json`.
     pub fn stable_diffusion_1_5() -> Self {
-        Self {
-            cross_attention_dim: 768,
-            ..Self::default()
-        }
+        Self { cross_attention_dim: 768, ..Self::default() }
     }
 
     /// Stable Diffusion 2.1-base: stabilityai/stable-diffusion-2-1-base, `unet/config.json`.
@@ -200,11 +197,7 @@ impl UNetConfig {
             ("attention_head_dim", heads),
         ] {
             if found != blocks {
-                return Err(UNetConfigError::Length {
-                    key,
-                    found,
-                    expected: blocks,
-                });
+                return Err(UNetConfigError::Length { key, found, expected: blocks });
             }
         }
         for (key, value) in [
@@ -214,10 +207,7 @@ impl UNetConfig {
             ("layers_per_block", self.layers_per_block),
             ("norm_num_groups", self.norm_num_groups),
             ("cross_attention_dim", self.cross_attention_dim),
-            (
-                "transformer_layers_per_block",
-                self.transformer_layers_per_block,
-            ),
+            ("transformer_layers_per_block", self.transformer_layers_per_block),
         ] {
             if value == 0 {
                 return Err(UNetConfigError::Zero { key });
@@ -232,12 +222,7 @@ impl UNetConfig {
                     return Err(UNetConfigError::Zero { key });
                 }
                 if channels == 0 || !channels.is_multiple_of(divisor) {
-                    return Err(UNetConfigError::Indivisible {
-                        block,
-                        channels,
-                        key,
-                        divisor,
-                    });
+                    return Err(UNetConfigError::Indivisible { block, channels, key, divisor });
                 }
             }
         }

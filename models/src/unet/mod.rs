@@ -94,11 +94,7 @@ impl UNetConfig {
             let channels_in: Vec<usize> = (0..=self.layers_per_block)
                 .map(|layer| {
                     let hidden = if layer == 0 { previous } else { out };
-                    let skip = if layer == self.layers_per_block {
-                        above
-                    } else {
-                        out
-                    };
+                    let skip = if layer == self.layers_per_block { above } else { out };
                     hidden + skip
                 })
                 .collect();
@@ -146,11 +142,8 @@ impl<B: Backend> UNet<B> {
     ) -> Tensor<B, 4> {
         let time = self.embed_time(timesteps);
         let bias = encoder_mask.map(attention_bias);
-        let conditions = Conditions {
-            time: &time,
-            context: &encoder_hidden_states,
-            bias: bias.as_ref(),
-        };
+        let conditions =
+            Conditions { time: &time, context: &encoder_hidden_states, bias: bias.as_ref() };
         let mut hidden = self.conv_in.forward(channels_last(sample), Stride::One);
         let mut skips = vec![hidden.clone()];
         for block in &self.down_blocks {

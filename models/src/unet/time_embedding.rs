@@ -18,10 +18,8 @@ pub fn sinusoidal_embedding<B: Backend>(
     let frequencies: Vec<f32> = (0..half)
         .map(|i| (-(10000f64.ln()) * i as f64 / (half as f64 - freq_shift)).exp() as f32)
         .collect();
-    let frequencies = Tensor::<B, 1>::from_data(
-        TensorData::from(frequencies.as_slice()),
-        &timesteps.device(),
-    );
+    let frequencies =
+        Tensor::<B, 1>::from_data(TensorData::from(frequencies.as_slice()), &timesteps.device());
     let angles = timesteps.unsqueeze_dim::<2>(1) * frequencies.unsqueeze_dim::<2>(0); // [b, d/2]
     let (sines, cosines) = (angles.clone().sin(), angles.cos());
     if flip_sin_to_cos {
@@ -53,7 +51,6 @@ impl<B: Backend> TimestepEmbedding<B> {
     /// - input: `[b, channels]`
     /// - output: `[b, width]`
     pub fn forward(&self, sinusoids: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.linear_2
-            .forward(silu(self.linear_1.forward(sinusoids)))
+        self.linear_2.forward(silu(self.linear_1.forward(sinusoids)))
     }
 }

@@ -28,9 +28,7 @@ pub struct FeedForward<B: Backend> {
 impl<B: Backend> FeedForward<B> {
     fn new(channels: usize, device: &B::Device) -> Self {
         Self {
-            net_0: Geglu {
-                proj: LinearConfig::new(channels, 8 * channels).init(device),
-            },
+            net_0: Geglu { proj: LinearConfig::new(channels, 8 * channels).init(device) },
             net_2: LinearConfig::new(4 * channels, channels).init(device),
         }
     }
@@ -129,13 +127,7 @@ pub struct TransformerSizes {
 impl<B: Backend> Transformer<B> {
     /// A transformer of these sizes.
     pub fn new(sizes: TransformerSizes, device: &B::Device) -> Self {
-        let TransformerSizes {
-            channels,
-            context,
-            heads,
-            layers,
-            groups,
-        } = sizes;
+        let TransformerSizes { channels, context, heads, layers, groups } = sizes;
         Self {
             // diffusers fixes this epsilon, whatever `norm_eps` is.
             norm: GroupNorm::new(channels, groups, 1e-6, device),

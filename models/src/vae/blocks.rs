@@ -144,10 +144,7 @@ impl<B: Backend> MidAttention<B> {
     /// - input and output: `[b, h, w, c]`
     pub fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
         let [b, h, w, c] = input.dims();
-        let hidden = self
-            .group_norm
-            .forward(input.clone())
-            .reshape([b, h * w, c]);
+        let hidden = self.group_norm.forward(input.clone()).reshape([b, h * w, c]);
         let query = self.to_q.forward(hidden.clone()) * (c as f64).powf(-0.5);
         let key = self.to_k.forward(hidden.clone());
         let value = self.to_v.forward(hidden);
@@ -163,18 +160,8 @@ fn resnets<B: Backend>(
 ) -> Vec<ResnetBlock<B>> {
     (0..layers)
         .map(|layer| {
-            let channels_in = if layer == 0 {
-                sizes.channels_in
-            } else {
-                sizes.channels_out
-            };
-            ResnetBlock::new(
-                ResnetSizes {
-                    channels_in,
-                    ..sizes
-                },
-                device,
-            )
+            let channels_in = if layer == 0 { sizes.channels_in } else { sizes.channels_out };
+            ResnetBlock::new(ResnetSizes { channels_in, ..sizes }, device)
         })
         .collect()
 }

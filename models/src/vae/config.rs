@@ -110,11 +110,7 @@ impl VaeConfig {
             ("up_block_types", self.up_block_types.len()),
         ] {
             if found != expected {
-                return Err(VaeConfigError::Length {
-                    key,
-                    found,
-                    expected,
-                });
+                return Err(VaeConfigError::Length { key, found, expected });
             }
         }
         for (key, value) in [
@@ -132,11 +128,7 @@ impl VaeConfig {
         let groups = self.norm_num_groups;
         for (block, &channels) in self.block_out_channels.iter().enumerate() {
             if channels == 0 || !channels.is_multiple_of(groups) {
-                return Err(VaeConfigError::Groups {
-                    block,
-                    channels,
-                    groups,
-                });
+                return Err(VaeConfigError::Groups { block, channels, groups });
             }
         }
         Ok(())

@@ -159,11 +159,7 @@ impl VaeConfig {
 
     fn mid_block<B: Backend>(&self, device: &B::Device) -> MidBlock<B> {
         let channels = self.block_out_channels[self.block_out_channels.len() - 1];
-        MidBlock::new(
-            self.resnet(channels, channels),
-            self.mid_block_add_attention,
-            device,
-        )
+        MidBlock::new(self.resnet(channels, channels), self.mid_block_add_attention, device)
     }
 }
 
@@ -176,9 +172,7 @@ impl<B: Backend> Encoder<B> {
         for block in &self.down_blocks {
             hidden = block.forward(hidden);
         }
-        let hidden = self
-            .conv_norm_out
-            .forward_silu(self.mid_block.forward(hidden));
+        let hidden = self.conv_norm_out.forward_silu(self.mid_block.forward(hidden));
         self.conv_out.forward(hidden, Stride::One)
     }
 }
@@ -188,14 +182,11 @@ impl<B: Backend> Decoder<B> {
     /// - latents: `[b, h, w, latent_channels]`
     /// - output: `[b, h', w', out_channels]`
     pub fn forward(&self, latents: Tensor<B, 4>) -> Tensor<B, 4> {
-        let mut hidden = self
-            .mid_block
-            .forward(self.conv_in.forward(latents, Stride::One));
+        let mut hidden = self.mid_block.forward(self.conv_in.forward(latents, Stride::One));
         for block in &self.up_blocks {
             hidden = block.forward(hidden);
         }
-        self.conv_out
-            .forward(self.conv_norm_out.forward_silu(hidden), Stride::One)
+        self.conv_out.forward(self.conv_norm_out.forward_silu(hidden), Stride::One)
     }
 }
 
@@ -216,10 +207,7 @@ impl<B: Backend> AutoencoderKl<B> {
             .chunk(2, 1)
             .try_into()
             .expect("two chunks of an even number of channels");
-        LatentDistribution {
-            mean,
-            logvar: logvar.clamp(-30.0, 20.0),
-        }
+        LatentDistribution { mean, logvar: logvar.clamp(-30.0, 20.0) }
     }
 
     /// The caller has divided the latents by `scaling_factor`.

@@ -74,17 +74,10 @@ impl ImageToText for Fake<'_> {
 }
 
 fn item(number: usize) -> Example {
-    let entity = |name: &str, at| Entity {
-        name: format!("{name}{number}"),
-        span: at..at + 1,
-    };
+    let entity = |name: &str, at| Entity { name: format!("{name}{number}"), span: at..at + 1 };
     Example {
         id: format!("item {number}"),
-        tokens: vec![
-            format!("head{number}"),
-            "likes".into(),
-            format!("tail{number}"),
-        ],
+        tokens: vec![format!("head{number}"), "likes".into(), format!("tail{number}")],
         head: entity("head", 0),
         tail: entity("tail", 2),
         label: 1,
@@ -125,12 +118,7 @@ fn generate(
     stop_after: usize,
 ) -> (Result<(), RunError>, Vec<Progress>) {
     let interrupt = AtomicBool::new(false);
-    let fake = Fake {
-        batch,
-        batches: Cell::new(0),
-        stop_after,
-        interrupt: &interrupt,
-    };
+    let fake = Fake { batch, batches: Cell::new(0), stop_after, interrupt: &interrupt };
     let run = Run {
         setting,
         config,
@@ -142,9 +130,7 @@ fn generate(
         interrupt: &interrupt,
     };
     let mut seen = Vec::new();
-    let result = run.generate(items, &mut open(root, setting), &mut |progress| {
-        seen.push(progress)
-    });
+    let result = run.generate(items, &mut open(root, setting), &mut |progress| seen.push(progress));
     (result, seen)
 }
 
@@ -160,10 +146,8 @@ fn contents(root: &Path, setting: Setting, items: &[Example]) -> Vec<Sample> {
 /// What a kill leaves: some segment may lack the end of its last write.
 fn tear(root: &Path, setting: Setting, bytes: u64) {
     let folder = open(root, setting).folder().to_owned();
-    let mut segments: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut segments: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     segments.sort();
     if let Some(last) = segments.last() {
         let file = fs::OpenOptions::new().write(true).open(last).unwrap();
@@ -215,41 +199,24 @@ fn each_sample_is_made_from_the_one_before_it() {
     let root = tempfile::tempdir().unwrap();
     let config = config(2, 1, Pairing::Anchor);
     let setting = Setting::MissingImage;
-    generate(root.path(), setting, &config, &[item(3)], 1, 0)
-        .0
-        .unwrap();
+    generate(root.path(), setting, &config, &[item(3)], 1, 0).0.unwrap();
     let made = contents(root.path(), setting, &[item(3)]);
-    let [one, two, three] = &made[..] else {
-        panic!("three samples")
-    };
+    let [one, two, three] = &made[..] else { panic!("three samples") };
     assert_eq!(one.parent, None);
     assert_eq!(two.parent.as_ref(), Some(&one.key));
     assert_eq!(three.parent.as_ref(), Some(&two.key));
     assert_eq!((&*one.generator, &*two.generator), ("fake G", "fake C"));
 
     // The last picture follows from the caption before it, the head's name carried from the item.
-    let Payload::Caption(caption) = &two.payload else {
-        panic!("a caption")
-    };
+    let Payload::Caption(caption) = &two.payload else { panic!("a caption") };
     let interrupt = AtomicBool::new(false);
-    let fake = Fake {
-        batch: 1,
-        batches: Cell::new(0),
-        stop_after: 0,
-        interrupt: &interrupt,
-    };
+    let fake = Fake { batch: 1, batches: Cell::new(0), stop_after: 0, interrupt: &interrupt };
     let picture = fake.draw(&[TextPrompt {
         sample: three.key.clone(),
         key: three.key.noise(1),
         tokens: caption.tokens.clone(),
-        head: Entity {
-            name: "head3".into(),
-            span: 0..1,
-        },
-        tail: Entity {
-            name: "tail3".into(),
-            span: 2..3,
-        },
+        head: Entity { name: "head3".into(), span: 0..1 },
+        tail: Entity { name: "tail3".into(), span: 2..3 },
     }]);
     assert_eq!(three.payload, Payload::Picture(picture.unwrap().remove(0)),);
 }
@@ -260,9 +227,7 @@ fn longer_and_more_chains_reuse_the_samples_of_direct_generation() {
     let setting = Setting::MissingImage;
     let items: Vec<_> = (0..3).map(item).collect();
     let long = config(2, 2, Pairing::Anchor);
-    generate(root.path(), setting, &long.direct(), &items, 4, 0)
-        .0
-        .unwrap();
+    generate(root.path(), setting, &long.direct(), &items, 4, 0).0.unwrap();
     let (result, seen) = generate(root.path(), setting, &long, &items, 4, 0);
     result.unwrap();
     let last = seen.last().unwrap();
@@ -278,10 +243,7 @@ fn an_interrupt_says_how_far_it_came() {
     let config = config(1, 2, Pairing::Anchor);
     let items: Vec<_> = (0..5).map(item).collect();
     let (result, seen) = generate(root.path(), Setting::MissingImage, &config, &items, 4, 2);
-    assert!(matches!(
-        result,
-        Err(RunError::Interrupted { done: 8, total: 10 })
-    ));
+    assert!(matches!(result, Err(RunError::Interrupted { done: 8, total: 10 })));
     assert_eq!(seen.len(), 2);
 }
 
@@ -289,14 +251,8 @@ fn an_interrupt_says_how_far_it_came() {
 fn items_that_share_an_id_are_refused() {
     let root = tempfile::tempdir().unwrap();
     let config = config(1, 1, Pairing::Anchor);
-    let (result, _) = generate(
-        root.path(),
-        Setting::MissingImage,
-        &config,
-        &[item(1), item(1)],
-        1,
-        0,
-    );
+    let (result, _) =
+        generate(root.path(), Setting::MissingImage, &config, &[item(1), item(1)], 1, 0);
     assert!(matches!(result, Err(RunError::DuplicateItem { id }) if id == "item 1"));
 }
 
@@ -315,11 +271,7 @@ impl TextToImage for Bad {
 
 impl ImageToText for Bad {
     fn caption(&self, prompts: &[PicturePrompt]) -> Result<Vec<Caption>, GeneratorError> {
-        let caption = Caption {
-            tokens: vec!["a".into()],
-            head: 0..1,
-            tail: 1..2,
-        };
+        let caption = Caption { tokens: vec!["a".into()], head: 0..1, tail: 1..2 };
         Ok(vec![caption; prompts.len()])
     }
 
@@ -357,10 +309,7 @@ fn a_generator_that_breaks_its_contract_is_an_error_and_leaves_nothing() {
 #[test]
 fn a_real_picture_that_cannot_be_loaded_is_named() {
     let root = tempfile::tempdir().unwrap();
-    let without = Example {
-        picture: None,
-        ..item(7)
-    };
+    let without = Example { picture: None, ..item(7) };
     let config = config(1, 1, Pairing::Anchor);
     let (result, _) = generate(root.path(), Setting::MissingText, &config, &[without], 1, 0);
     let error = result.unwrap_err().to_string();

@@ -3,12 +3,7 @@ use std::fs;
 use super::*;
 
 fn key(item: &str, chain: usize, round: usize, modality: Modality) -> SampleKey {
-    SampleKey {
-        item: item.into(),
-        chain,
-        round,
-        modality,
-    }
+    SampleKey { item: item.into(), chain, round, modality }
 }
 
 fn picture(item: &str, chain: usize, round: usize, value: u8) -> Sample {
@@ -54,11 +49,7 @@ fn only_segment(store: &Store) -> PathBuf {
 #[test]
 fn samples_come_back_as_they_were_also_after_reopening() {
     let root = tempfile::tempdir().unwrap();
-    let samples = [
-        picture("a", 0, 1, 3),
-        caption("a", 0, 1),
-        picture("a", 0, 2, 5),
-    ];
+    let samples = [picture("a", 0, 1, 3), caption("a", 0, 1), picture("a", 0, 2, 5)];
     let mut store = open(root.path()).unwrap();
     store.append(&samples[..2]).unwrap();
     store.append(&samples[1..]).unwrap();
@@ -131,9 +122,7 @@ fn a_flipped_byte_is_an_error_that_names_file_and_record_or_loses_the_last_recor
             Err(StoreError::Magic { .. }) => assert!(at < 8),
             Err(StoreError::Version { .. }) => assert!((8..12).contains(&at)),
             Err(StoreError::Fingerprint { .. }) => assert!((12..44).contains(&at)),
-            Err(StoreError::Corrupt {
-                path: file, offset, ..
-            }) => {
+            Err(StoreError::Corrupt { path: file, offset, .. }) => {
                 assert_eq!(file, path);
                 let record = if at < second { file_header } else { second };
                 assert_eq!(offset as usize, record);
@@ -191,14 +180,7 @@ fn two_writers_at_once_share_a_store_and_must_agree() {
     one.append(&[picture("d", 0, 1, 3)]).unwrap();
     two.append(&[picture("d", 0, 1, 7)]).unwrap();
     let error = open(root.path()).err().unwrap();
-    let StoreError::Conflict {
-        path,
-        other,
-        sample,
-    } = error
-    else {
-        panic!("{error}")
-    };
+    let StoreError::Conflict { path, other, sample } = error else { panic!("{error}") };
     assert_eq!(sample.item, "d");
     assert_ne!(path, other);
 }

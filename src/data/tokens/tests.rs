@@ -38,11 +38,7 @@ fn example(text: &str, head: Range<usize>, tail: Range<usize>) -> Example {
 
 /// The encoding with its marks, words joined.
 fn shown(tokenizer: &Tokenizer, encoded: &EncodedText) -> String {
-    let text: Vec<_> = encoded
-        .ids
-        .iter()
-        .map(|&id| tokenizer.piece(id).unwrap())
-        .collect();
+    let text: Vec<_> = encoded.ids.iter().map(|&id| tokenizer.piece(id).unwrap()).collect();
     assert_eq!(encoded.ids[encoded.head_marker], tokenizer.special().head[0]);
     assert_eq!(encoded.ids[encoded.tail_marker], tokenizer.special().tail[0]);
     text.join(" ").replace(" ##", "")
@@ -52,10 +48,7 @@ fn shown(tokenizer: &Tokenizer, encoded: &EncodedText) -> String {
 fn special_tokens_have_fixed_identifiers() {
     let tokenizer = tokenizer(200);
     let special = tokenizer.special();
-    assert_eq!(
-        (special.pad, special.unknown, special.start, special.end),
-        (0, 1, 2, 3)
-    );
+    assert_eq!((special.pad, special.unknown, special.start, special.end), (0, 1, 2, 3));
     assert_eq!((special.mask, special.head, special.tail), (4, [5, 6], [7, 8]));
     for (id, name) in SPECIAL.iter().enumerate() {
         assert_eq!(tokenizer.piece(id as u32).as_deref(), Some(*name));
@@ -128,44 +121,19 @@ fn text_that_looks_like_a_special_token_is_text() {
 fn marks_stand_around_both_entities_however_they_lie() {
     let tokenizer = tokenizer(200);
     let marked = |head, tail| {
-        let encoded = tokenizer
-            .encode_example(&example("the garden and museum", head, tail), 99)
-            .unwrap();
+        let encoded =
+            tokenizer.encode_example(&example("the garden and museum", head, tail), 99).unwrap();
         assert!(!encoded.truncated);
         shown(&tokenizer, &encoded)
     };
-    assert_eq!(
-        marked(0..2, 3..4),
-        "[CLS] [H] the garden [/H] and [T] museum [/T] [SEP]"
-    );
-    assert_eq!(
-        marked(3..4, 0..1),
-        "[CLS] [T] the [/T] garden and [H] museum [/H] [SEP]"
-    );
-    assert_eq!(
-        marked(0..2, 2..3),
-        "[CLS] [H] the garden [/H] [T] and [/T] museum [SEP]"
-    );
-    assert_eq!(
-        marked(1..2, 0..4),
-        "[CLS] [T] the [H] garden [/H] and museum [/T] [SEP]"
-    );
-    assert_eq!(
-        marked(0..4, 0..1),
-        "[CLS] [H] [T] the [/T] garden and museum [/H] [SEP]"
-    );
-    assert_eq!(
-        marked(3..4, 1..4),
-        "[CLS] the [T] garden and [H] museum [/H] [/T] [SEP]"
-    );
-    assert_eq!(
-        marked(1..2, 1..2),
-        "[CLS] the [H] [T] garden [/T] [/H] and museum [SEP]"
-    );
-    assert_eq!(
-        marked(0..3, 1..4),
-        "[CLS] [H] the [T] garden and [/H] museum [/T] [SEP]"
-    );
+    assert_eq!(marked(0..2, 3..4), "[CLS] [H] the garden [/H] and [T] museum [/T] [SEP]");
+    assert_eq!(marked(3..4, 0..1), "[CLS] [T] the [/T] garden and [H] museum [/H] [SEP]");
+    assert_eq!(marked(0..2, 2..3), "[CLS] [H] the garden [/H] [T] and [/T] museum [SEP]");
+    assert_eq!(marked(1..2, 0..4), "[CLS] [T] the [H] garden [/H] and museum [/T] [SEP]");
+    assert_eq!(marked(0..4, 0..1), "[CLS] [H] [T] the [/T] garden and museum [/H] [SEP]");
+    assert_eq!(marked(3..4, 1..4), "[CLS] the [T] garden and [H] museum [/H] [/T] [SEP]");
+    assert_eq!(marked(1..2, 1..2), "[CLS] the [H] [T] garden [/T] [/H] and museum [SEP]");
+    assert_eq!(marked(0..3, 1..4), "[CLS] [H] the [T] garden and [/H] museum [/T] [SEP]");
 }
 
 #[test]
@@ -173,32 +141,20 @@ fn truncation_keeps_the_entities_and_what_stands_nearest() {
     let tokenizer = tokenizer(200);
     let text = "play play the garden and museum of play play the ada in the garden";
     let encode = |length| {
-        let encoded = tokenizer
-            .encode_example(&example(text, 5..6, 10..11), length)
-            .unwrap();
+        let encoded = tokenizer.encode_example(&example(text, 5..6, 10..11), length).unwrap();
         (shown(&tokenizer, &encoded), encoded.truncated, encoded.ids.len())
     };
-    assert_eq!(
-        encode(8),
-        ("[CLS] [H] museum [/H] [T] ada [/T] [SEP]".to_owned(), true, 8)
-    );
+    assert_eq!(encode(8), ("[CLS] [H] museum [/H] [T] ada [/T] [SEP]".to_owned(), true, 8));
     assert_eq!(
         encode(12),
-        (
-            "[CLS] and [H] museum [/H] of the [T] ada [/T] in [SEP]".to_owned(),
-            true,
-            12
-        )
+        ("[CLS] and [H] museum [/H] of the [T] ada [/T] in [SEP]".to_owned(), true, 12)
     );
     assert!(!encode(20).1);
     // Two entities that are longer than all the room: the marks stay.
     let long = example(text, 0..7, 7..14);
     let encoded = tokenizer.encode_example(&long, 8).unwrap();
     assert_eq!(encoded.ids.len(), 8);
-    assert_eq!(
-        shown(&tokenizer, &encoded),
-        "[CLS] [H] play play [/H] [T] [/T] [SEP]"
-    );
+    assert_eq!(shown(&tokenizer, &encoded), "[CLS] [H] play play [/H] [T] [/T] [SEP]");
 }
 
 proptest! {
@@ -259,23 +215,15 @@ fn a_published_vocabulary_gets_markers_from_its_unused_entries_or_at_its_end() {
     let path = Path::new("tokenizer.json");
     let unused = r#", "[unused1]": 10, "[unused2]": 11, "[unused3]": 12, "[unused4]": 13"#;
     let tokenizer = Tokenizer::from_bytes(path, bert(unused).as_bytes()).unwrap();
-    assert_eq!(
-        (tokenizer.special().head, tokenizer.special().tail),
-        ([10, 11], [12, 13])
-    );
+    assert_eq!((tokenizer.special().head, tokenizer.special().tail), ([10, 11], [12, 13]));
     assert_eq!(tokenizer.vocabulary_size(), 14);
     let tokenizer = Tokenizer::from_bytes(path, bert("").as_bytes()).unwrap();
-    assert_eq!(
-        (tokenizer.special().head, tokenizer.special().tail),
-        ([10, 11], [12, 13])
-    );
+    assert_eq!((tokenizer.special().head, tokenizer.special().tail), ([10, 11], [12, 13]));
     assert_eq!(tokenizer.vocabulary_size(), 14);
     let ids = tokenizer.encode_plain(&words("@Adas met!"), 99).unwrap();
     assert_eq!(ids, [2, 8, 5, 7, 6, 9, 3]);
     assert_eq!(tokenizer.decode(&ids), ["@", "adas", "met", "!"]);
-    let encoded = tokenizer
-        .encode_example(&example("Ada met Ada", 0..1, 2..3), 99)
-        .unwrap();
+    let encoded = tokenizer.encode_example(&example("Ada met Ada", 0..1, 2..3), 99).unwrap();
     assert_eq!(encoded.ids, [2, 10, 5, 11, 6, 12, 5, 13, 3]);
 }
 
@@ -289,10 +237,7 @@ fn a_file_that_is_no_tokenizer_is_refused_with_its_path() {
         let error = Tokenizer::from_bytes(path, bytes.as_bytes()).err().unwrap();
         assert!(error.to_string().contains(message), "{error}");
     }
-    assert!(matches!(
-        Tokenizer::load(Path::new("no-such.json")),
-        Err(DataError::Read { .. })
-    ));
+    assert!(matches!(Tokenizer::load(Path::new("no-such.json")), Err(DataError::Read { .. })));
 }
 
 #[test]

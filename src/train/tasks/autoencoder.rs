@@ -48,8 +48,7 @@ impl<B: Backend> Autoencoder<B> {
     fn errors(&self, batch: &AutoencoderBatch) -> (Tensor<B, 1>, Tensor<B, 1>) {
         let device = &self.devices()[0];
         let size = batch.pictures[0].width;
-        let pictures =
-            tensors::pictures::<B>(batch.pictures.iter().map(Arc::as_ref), size, device);
+        let pictures = tensors::pictures::<B>(batch.pictures.iter().map(Arc::as_ref), size, device);
         let latent = self.model.encode(pictures.clone());
         let divergence = latent.kl().mean();
         let latent = match &batch.noise {

@@ -53,9 +53,8 @@ impl MaskedBatch {
         let mut rng = key.with("masking", 0).rng();
         let Padded { mut ids, mask, rows, .. } = padded;
         let (mut chosen, mut targets) = (Vec::new(), Vec::new());
-        let ordinary: Vec<usize> = (0..ids.len())
-            .filter(|&at| mask[at] && ids[at] >= vocabulary.first_ordinary)
-            .collect();
+        let ordinary: Vec<usize> =
+            (0..ids.len()).filter(|&at| mask[at] && ids[at] >= vocabulary.first_ordinary).collect();
         // At least one, so that a batch always has a loss.
         let forced = ordinary.get(rng.random_range(0..ordinary.len().max(1))).copied();
         for &at in &ordinary {

@@ -2,9 +2,9 @@
 
 pub mod autoencoder;
 pub mod captions;
-// pub mod diffusion;
+pub mod diffusion;
 pub mod masked_language;
-// pub mod relations;
+pub mod relations;
 pub mod scenes;
 
 use burn::tensor::Tensor;
