@@ -9,7 +9,9 @@ use burn::tensor::{Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
 use crate::dropout::Dropout;
-use crate::layers::{Activation, ConfigError, attend, dense, merge_heads, split_heads};
+use crate::layers::{
+    Activation, ConfigError, add_to_each, attend, dense, merge_heads, split_heads,
+};
 
 /// The keys of transformers' `config.json` that describe the model. What is not given is as in
 /// vit-base-patch16-224; keys that are not named here are ignored.
@@ -238,11 +240,11 @@ impl<B: Backend> ViTEmbeddings<B> {
     /// - output: `[batch, 1 + patches, hidden]`
     pub fn forward(&self, pixels: Tensor<B, 4>) -> Tensor<B, 3> {
         let patches = self.patch_embeddings.forward(pixels);
-        let [batch, _, _] = patches.dims();
+        let [batch, n, width] = patches.dims();
         let class = self.cls_token.val().repeat_dim(0, batch);
         let states = Tensor::cat(vec![class, patches], 1);
-        self.dropout
-            .forward(states + self.position_embeddings.val())
+        let positions = self.position_embeddings.val().reshape([1 + n, width]);
+        self.dropout.forward(add_to_each(states, positions))
     }
 }
 
