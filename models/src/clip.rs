@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dropout::Dropout;
 use crate::layers::{
-    Activation, ConfigError, attend, causal_bias, dense, join_biases, merge_heads, padding_bias,
-    split_heads,
+    Activation, ConfigError, add_to_each, attend, attention_bias, dense, merge_heads, split_heads,
 };
 
 /// The keys of transformers' `config.json` (of its `text_config`) that describe the model. What is
@@ -93,6 +92,7 @@ impl ClipTextConfig {
                 layers: (0..self.num_hidden_layers).map(|_| self.init_layer(device)).collect(),
             },
             final_layer_norm: self.norm().init(device),
+            heads: self.num_attention_heads,
             eos_token_id: self.eos_token_id,
         }
     }
@@ -141,7 +141,7 @@ impl<B: Backend> ClipTextEmbeddings<B> {
     pub fn forward(&self, input_ids: Tensor<B, 2, Int>) -> Tensor<B, 3> {
         let [_, n] = input_ids.dims();
         let positions = self.position_embedding.weight.val().narrow(0, 0, n);
-        self.token_embedding.forward(input_ids) + positions.unsqueeze::<3>()
+        add_to_each(self.token_embedding.forward(input_ids), positions)
     }
 }
 
@@ -210,7 +210,7 @@ impl<B: Backend> ClipEncoderLayer<B> {
     /// # Shapes
     ///
     /// - `hidden` and output: `[batch, n, hidden]`
-    /// - `bias`: `[batch or 1, 1, n, n]`
+    /// - `bias`: `[batch, heads, n, n]`, see [`crate::layers::attention_bias`]
     pub fn forward(&self, hidden: Tensor<B, 3>, bias: Option<Tensor<B, 4>>) -> Tensor<B, 3> {
         let normed = self.layer_norm1.forward(hidden.clone());
         let hidden = self.self_attn.forward(normed, bias) + hidden;
@@ -235,6 +235,8 @@ pub struct ClipTextModel<B: Backend> {
     pub encoder: ClipEncoder<B>,
     /// After the last layer.
     pub final_layer_norm: LayerNorm<B>,
+    /// Number of attention heads.
+    pub heads: usize,
     /// See [`ClipTextConfig::eos_token_id`].
     pub eos_token_id: i64,
 }
@@ -253,11 +255,9 @@ impl<B: Backend> ClipTextModel<B> {
         input_ids: Tensor<B, 2, Int>,
         attention_mask: Option<Tensor<B, 2, Bool>>,
     ) -> Tensor<B, 3> {
-        let [_, n] = input_ids.dims();
-        let bias = join_biases(
-            attention_mask.map(|mask| padding_bias(mask, n)),
-            causal_bias(n, n, &input_ids.device()),
-        );
+        let [batch, n] = input_ids.dims();
+        let shape = [batch, self.heads, n, n];
+        let bias = attention_bias(attention_mask, true, shape, &input_ids.device());
         let mut hidden = self.embeddings.forward(input_ids);
         for layer in &self.encoder.layers {
             hidden = layer.forward(hidden, bias.clone());

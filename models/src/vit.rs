@@ -9,7 +9,9 @@ use burn::tensor::{Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
 use crate::dropout::Dropout;
-use crate::layers::{Activation, ConfigError, attend, dense, merge_heads, split_heads};
+use crate::layers::{
+    Activation, ConfigError, add_to_each, attend, dense, merge_heads, split_heads,
+};
 
 /// The keys of transformers' `config.json` that describe the model. What is not given is as in
 /// vit-base-patch16-224; keys that are not named here are ignored.
@@ -88,7 +90,10 @@ impl ViTConfig {
         )?;
         ConfigError::check_probabilities(&[
             ("hidden_dropout_prob", self.hidden_dropout_prob),
-            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
+            (
+                "attention_probs_dropout_prob",
+                self.attention_probs_dropout_prob,
+            ),
         ])
     }
 
@@ -99,7 +104,10 @@ impl ViTConfig {
 
     /// The model, with weights as burn draws them; see [`crate::initialise`] for keyed ones.
     pub fn init<B: Backend>(&self, device: &B::Device) -> Vit<B> {
-        let normal = Initializer::Normal { mean: 0.0, std: 0.02 };
+        let normal = Initializer::Normal {
+            mean: 0.0,
+            std: 0.02,
+        };
         let (width, patch) = (self.hidden_size, self.patch_size);
         Vit {
             embeddings: ViTEmbeddings {
@@ -114,7 +122,9 @@ impl ViTConfig {
                 dropout: Dropout::new(self.hidden_dropout_prob),
             },
             encoder: ViTEncoder {
-                layer: (0..self.num_hidden_layers).map(|_| self.init_layer(device)).collect(),
+                layer: (0..self.num_hidden_layers)
+                    .map(|_| self.init_layer(device))
+                    .collect(),
             },
             layernorm: self.norm().init(device),
         }
@@ -135,7 +145,11 @@ impl ViTConfig {
     fn init_layer<B: Backend>(&self, device: &B::Device) -> ViTLayer<B> {
         let width = self.hidden_size;
         let linear = |from, to| LinearConfig::new(from, to).init(device);
-        let projection = || LinearConfig::new(width, width).with_bias(self.qkv_bias).init(device);
+        let projection = || {
+            LinearConfig::new(width, width)
+                .with_bias(self.qkv_bias)
+                .init(device)
+        };
         ViTLayer {
             attention: ViTAttention {
                 attention: ViTSelfAttention {
@@ -226,10 +240,11 @@ impl<B: Backend> ViTEmbeddings<B> {
     /// - output: `[batch, 1 + patches, hidden]`
     pub fn forward(&self, pixels: Tensor<B, 4>) -> Tensor<B, 3> {
         let patches = self.patch_embeddings.forward(pixels);
-        let [batch, _, _] = patches.dims();
+        let [batch, n, width] = patches.dims();
         let class = self.cls_token.val().repeat_dim(0, batch);
         let states = Tensor::cat(vec![class, patches], 1);
-        self.dropout.forward(states + self.position_embeddings.val())
+        let positions = self.position_embeddings.val().reshape([1 + n, width]);
+        self.dropout.forward(add_to_each(states, positions))
     }
 }
 
@@ -383,7 +398,10 @@ mod tests {
 
     #[test]
     fn patches_that_do_not_tile_the_picture_are_refused() {
-        let config = ViTConfig { image_size: 100, ..Default::default() };
+        let config = ViTConfig {
+            image_size: 100,
+            ..Default::default()
+        };
         assert_eq!(
             config.check().unwrap_err().to_string(),
             "image_size = 100 is no multiple of patch_size = 16"

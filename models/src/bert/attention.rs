@@ -90,7 +90,7 @@ impl<B: Backend> BertAttention<B> {
     ///
     /// # Shapes
     ///
-    /// - `bias`: `[batch or 1, 1, n, m]`, see [`crate::layers::padding_bias`]
+    /// - `bias`: `[batch, heads, n, m]`, see [`crate::layers::attention_bias`]
     /// - output: `[batch, n, hidden]`
     pub(super) fn cross(
         &self,

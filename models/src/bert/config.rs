@@ -121,6 +121,7 @@ impl BertConfig {
             pooler: self.add_pooling_layer.then(|| BertPooler {
                 dense: LinearConfig::new(self.hidden_size, self.hidden_size).init(device),
             }),
+            heads: self.num_attention_heads,
             is_decoder: self.is_decoder,
         }
     }

@@ -5,6 +5,7 @@ use burn::nn::{Embedding, LayerNorm};
 use burn::tensor::{Int, Tensor, backend::Backend};
 
 use crate::dropout::Dropout;
+use crate::layers::add_to_each;
 
 /// Sum of the embeddings of word, position and segment, normalised.
 #[derive(Module, Debug)]
@@ -39,11 +40,12 @@ impl<B: Backend> BertEmbeddings<B> {
         let positions = self.position_embeddings.weight.val().narrow(0, past, n); // [n, hidden]
         let sum = match token_type_ids {
             Some(ids) => {
-                words + self.token_type_embeddings.forward(ids) + positions.unsqueeze::<3>()
+                let segments = self.token_type_embeddings.forward(ids);
+                add_to_each(words + segments, positions)
             }
             None => {
                 let segment = self.token_type_embeddings.weight.val().narrow(0, 0, 1); // [1, hidden]
-                words + (positions + segment).unsqueeze::<3>()
+                add_to_each(words, positions + segment)
             }
         };
         self.dropout.forward(self.layer_norm.forward(sum))

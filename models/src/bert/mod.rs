@@ -22,7 +22,7 @@ use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Bool, Int, Tensor, backend::Backend};
 
-use crate::layers::{causal_bias, join_biases, padding_bias};
+use crate::layers::attention_bias;
 
 /// What the cross-attention of a decoder reads.
 #[derive(Clone, Debug)]
@@ -68,6 +68,8 @@ pub struct Bert<B: Backend> {
     pub encoder: BertEncoder<B>,
     /// Where the configuration asks for one.
     pub pooler: Option<BertPooler<B>>,
+    /// Number of attention heads.
+    pub heads: usize,
     /// Whether a token sees only those before it.
     pub is_decoder: bool,
 }
@@ -124,13 +126,17 @@ impl<B: Backend> Bert<B> {
         encoder: Option<&EncoderStates<B>>,
         mut cache: Option<&mut BertCache<B>>,
     ) -> Tensor<B, 3> {
-        let [_, n] = input_ids.dims();
+        let [batch, n] = input_ids.dims();
         let past = cache.as_ref().map_or(0, |cache| cache.len());
-        let causal =
-            self.is_decoder.then(|| causal_bias(n, past + n, &input_ids.device())).flatten();
-        let bias = join_biases(attention_mask.map(|mask| padding_bias(mask, n)), causal);
-        let cross_bias =
-            encoder.and_then(|encoder| encoder.mask.clone()).map(|mask| padding_bias(mask, n));
+        let device = input_ids.device();
+        let shape = |keys| [batch, self.heads, n, keys];
+        let bias = attention_bias(attention_mask, self.is_decoder, shape(past + n), &device);
+        let cross_bias = encoder
+            .and_then(|encoder| encoder.mask.clone())
+            .and_then(|mask| {
+                let [_, keys] = mask.dims();
+                attention_bias(Some(mask), false, shape(keys), &device)
+            });
         let encoder = encoder.map(|encoder| &encoder.hidden);
 
         let mut hidden = self.embeddings.forward(input_ids, token_type_ids, past);
