@@ -100,6 +100,10 @@ impl Form {
 
     /// The share of the square `[x, x + step] x [y, y + step]` that the main and the second ink cover.
     pub fn coverage(&self, x: f32, y: f32, step: f32) -> [f32; 2] {
+        let outside = |from: f32| from > EXTENT || from + step < -EXTENT;
+        if outside(x) || outside(y) {
+            return [0.0; 2];
+        }
         let mut counts = [0.0; 2];
         for i in 0..SUPERSAMPLING {
             for j in 0..SUPERSAMPLING {
@@ -114,6 +118,9 @@ impl Form {
         counts.map(|count| count / (SUPERSAMPLING * SUPERSAMPLING) as f32)
     }
 }
+
+/// No form reaches further from the origin, along either axis.
+const EXTENT: f32 = 1.03;
 
 /// Samples along each side of a pixel.
 const SUPERSAMPLING: usize = 4;
@@ -355,7 +362,7 @@ mod tests {
                     if form.ink(at(i), at(j)).is_some() {
                         filled += 1;
                         let radius = at(i).abs().max(at(j).abs());
-                        assert!(radius <= 1.03, "{} reaches {radius}", form.name);
+                        assert!(radius <= EXTENT, "{} reaches {radius}", form.name);
                     }
                 }
             }

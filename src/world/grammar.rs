@@ -22,7 +22,7 @@ type Frame = &'static str;
 #[rustfmt::skip]
 const TRAIN_FRAMES: [Frame; 24] = [
     // The head stands first.
-    "H <posts> about the C L T",
+    "H <says> something about the C L T",
     "H and T : <adjective> C <when>",
     "<intro> H L T , what a C",
     "the C of H L T <verdict>",
@@ -43,7 +43,7 @@ const TRAIN_FRAMES: [Frame; 24] = [
     // The tail stands first.
     "T and H : <adjective> C",
     "L T , the C of H <verdict>",
-    "T <posts> about H and the C",
+    "T <says> a lot about H and the C",
     "<intro> T gave H a <adjective> C",
     "thanks to T for the C with H",
     "all of T <feels> over the C of H",
@@ -73,8 +73,9 @@ const TEST_FRAMES: [Frame; 16] = [
 
 /// The rules: a name, and what it may become. No word here names a relation.
 #[rustfmt::skip]
-const RULES: [(&str, &[&str]); 13] = [
-    ("posts", &["posts", "shares", "writes", "tweets", "talks", "reports"]),
+const RULES: [(&str, &[&str]); 14] = [
+    ("posts", &["posts", "shares", "shows", "reports", "misses"]),
+    ("says", &["says", "writes", "tweets", "posts"]),
     ("feels", &["is happy", "is tired", "smiles", "is all ears", "feels <adverb> fine", "waits"]),
     ("adjective", &["big", "nice", "lovely", "strange", "quiet", "<adverb> long", "great", "simple", "<adverb> funny"]),
     ("adverb", &["very", "really", "quite", "rather"]),
@@ -161,6 +162,7 @@ fn attempt(type_pair: usize, noun: &str, pool: Pool, rng: &mut impl Rng) -> Sent
     if rng.random_bool(0.6) {
         expand("<close>", &mut tokens, rng);
     }
+    agree(&mut tokens);
     let lower_start = rng.random_bool(0.5);
     if let Some(first) = tokens.first_mut().filter(|_| !lower_start)
         && head.start > 0
@@ -170,6 +172,17 @@ fn attempt(type_pair: usize, noun: &str, pool: Pool, rng: &mut impl Rng) -> Sent
         *first = letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect();
     }
     Sentence { tokens, head, tail, frame }
+}
+
+/// Makes "a" an "an" before a vowel.
+pub(super) fn agree(tokens: &mut [String]) {
+    for at in 1..tokens.len() {
+        if tokens[at - 1] == "a"
+            && tokens[at].starts_with(['a', 'e', 'i', 'o', 'u', 'A', 'E', 'I', 'O', 'U'])
+        {
+            tokens[at - 1] = "an".to_owned();
+        }
+    }
 }
 
 /// A name of this type as a post writes it; persons and organisations have handles.

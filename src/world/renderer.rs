@@ -173,12 +173,11 @@ impl Scene {
                     (top - self.centre[1]) / half,
                     pixel / half,
                 );
-                for channel in 0..3 {
-                    let value = colour[channel] * (1.0 - main - second)
-                        + self.colour.rgb[channel] * main
-                        + self.second.rgb[channel] * second;
-                    rgb.push(value.round().clamp(0.0, 255.0) as u8);
-                }
+                let inks = colour.iter().zip(self.colour.rgb).zip(self.second.rgb);
+                rgb.extend(inks.map(|((back, a), b)| {
+                    let value = back * (1.0 - main - second) + a * main + b * second;
+                    value.round().clamp(0.0, 255.0) as u8
+                }));
             }
         }
         Picture { width: size, height: size, rgb }

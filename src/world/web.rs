@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::WorldConfig;
 use super::forms::{FORMS_PER_RELATION, NEUTRAL_FORMS, cue_of, neutral_form, relation_form};
+use super::grammar::agree;
 use super::lexicon::{
     EntityType, NEUTRAL_NAMES, NEUTRAL_WORDS, RELATIONS, TYPE_PAIRS, WORDS_PER_RELATION, web_words,
     word_forms,
@@ -112,7 +113,7 @@ const CAPTIONS: [&str; 10] = [
 /// Appends the description of a scene.
 fn describe(scene: &Scene, config: &WorldConfig, caption: &mut Vec<String>, rng: &mut impl Rng) {
     let words = words_for(scene.form, config);
-    let noun = choose(&words, rng);
+    let noun = *choose(&words, rng);
     for symbol in choose(&CAPTIONS, rng).split(' ') {
         match symbol {
             "C" => push(caption, noun),
@@ -130,10 +131,22 @@ fn describe(scene: &Scene, config: &WorldConfig, caption: &mut Vec<String>, rng:
     }
     if rng.random_bool(0.4) {
         push(caption, ",");
-        let more = if cue_of(scene.form).is_some() { words } else { neutral_nouns(config) };
+        let more: Vec<&str> = if cue_of(scene.form).is_some() {
+            words
+                .iter()
+                .filter(|word| **word != noun)
+                .copied()
+                .collect()
+        } else {
+            neutral_nouns(config)
+                .into_iter()
+                .filter(|word| *word != noun)
+                .collect()
+        };
         let second = *choose(&more, rng);
         push(caption, second);
     }
+    agree(caption);
 }
 
 /// The words that captions use for a form.
