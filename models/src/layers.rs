@@ -59,12 +59,7 @@ impl ConfigError {
         if value.is_multiple_of(divisor) {
             return Ok(());
         }
-        Err(Self::NotAMultiple {
-            name,
-            value,
-            divisor_name,
-            divisor,
-        })
+        Err(Self::NotAMultiple { name, value, divisor_name, divisor })
     }
 
     /// Checks that each value of `probabilities` is one.
@@ -127,16 +122,10 @@ impl TryFrom<String> for Activation {
     type Error = ConfigError;
 
     fn try_from(name: String) -> Result<Self, ConfigError> {
-        [
-            Self::Gelu,
-            Self::GeluNew,
-            Self::QuickGelu,
-            Self::Relu,
-            Self::Silu,
-        ]
-        .into_iter()
-        .find(|activation| activation.name() == name)
-        .ok_or(ConfigError::UnknownActivation(name))
+        [Self::Gelu, Self::GeluNew, Self::QuickGelu, Self::Relu, Self::Silu]
+            .into_iter()
+            .find(|activation| activation.name() == name)
+            .ok_or(ConfigError::UnknownActivation(name))
     }
 }
 
@@ -317,10 +306,7 @@ mod tests {
         let device = Default::default();
         let visible = Tensor::<Flex, 2, Bool>::from_data([[false, true, true, true]], &device);
         for (causal, expected) in [
-            (
-                false,
-                [true, false, false, false, true, false, false, false],
-            ),
+            (false, [true, false, false, false, true, false, false, false]),
             (true, [true, false, false, true, true, false, false, false]),
         ] {
             let bias = attention_bias(Some(visible.clone()), causal, [1, 1, 2, 4], &device);

@@ -90,10 +90,7 @@ impl ViTConfig {
         )?;
         ConfigError::check_probabilities(&[
             ("hidden_dropout_prob", self.hidden_dropout_prob),
-            (
-                "attention_probs_dropout_prob",
-                self.attention_probs_dropout_prob,
-            ),
+            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
         ])
     }
 
@@ -104,10 +101,7 @@ impl ViTConfig {
 
     /// The model, with weights as burn draws them; see [`crate::initialise`] for keyed ones.
     pub fn init<B: Backend>(&self, device: &B::Device) -> Vit<B> {
-        let normal = Initializer::Normal {
-            mean: 0.0,
-            std: 0.02,
-        };
+        let normal = Initializer::Normal { mean: 0.0, std: 0.02 };
         let (width, patch) = (self.hidden_size, self.patch_size);
         Vit {
             embeddings: ViTEmbeddings {
@@ -122,9 +116,7 @@ impl ViTConfig {
                 dropout: Dropout::new(self.hidden_dropout_prob),
             },
             encoder: ViTEncoder {
-                layer: (0..self.num_hidden_layers)
-                    .map(|_| self.init_layer(device))
-                    .collect(),
+                layer: (0..self.num_hidden_layers).map(|_| self.init_layer(device)).collect(),
             },
             layernorm: self.norm().init(device),
         }
@@ -145,11 +137,7 @@ impl ViTConfig {
     fn init_layer<B: Backend>(&self, device: &B::Device) -> ViTLayer<B> {
         let width = self.hidden_size;
         let linear = |from, to| LinearConfig::new(from, to).init(device);
-        let projection = || {
-            LinearConfig::new(width, width)
-                .with_bias(self.qkv_bias)
-                .init(device)
-        };
+        let projection = || LinearConfig::new(width, width).with_bias(self.qkv_bias).init(device);
         ViTLayer {
             attention: ViTAttention {
                 attention: ViTSelfAttention {
@@ -398,10 +386,7 @@ mod tests {
 
     #[test]
     fn patches_that_do_not_tile_the_picture_are_refused() {
-        let config = ViTConfig {
-            image_size: 100,
-            ..Default::default()
-        };
+        let config = ViTConfig { image_size: 100, ..Default::default() };
         assert_eq!(
             config.check().unwrap_err().to_string(),
             "image_size = 100 is no multiple of patch_size = 16"

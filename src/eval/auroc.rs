@@ -11,12 +11,10 @@ use super::{Bootstrap, Estimate, EvalError, check_finite, check_length};
 /// If the lists differ in length, a score is not finite, or one class is missing.
 pub fn auroc(scores: &[f64], positive: &[bool]) -> Result<f64, EvalError> {
     let ranking = Ranking::new(scores, positive)?;
-    ranking
-        .auroc(&vec![1; scores.len()])
-        .ok_or(EvalError::OneClass {
-            positives: positive.iter().filter(|&&positive| positive).count(),
-            items: positive.len(),
-        })
+    ranking.auroc(&vec![1; scores.len()]).ok_or(EvalError::OneClass {
+        positives: positive.iter().filter(|&&positive| positive).count(),
+        items: positive.len(),
+    })
 }
 
 /// [`auroc`] with a bootstrap interval that draws whole items: `items` names each score's item, and
@@ -64,21 +62,14 @@ impl<'a> Ranking<'a> {
         check_finite("score", scores)?;
         let mut ascending: Vec<usize> = (0..scores.len()).collect();
         ascending.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
-        Ok(Self {
-            scores,
-            positive,
-            ascending,
-        })
+        Ok(Self { scores, positive, ascending })
     }
 
     /// The statistic with each position counted `weights` times; nothing where a class is missing.
     fn auroc(&self, weights: &[u32]) -> Option<f64> {
         let (mut negatives, mut positives, mut above) = (0.0, 0.0, 0.0);
         // `==` and not the bits: -0 and 0 are tied.
-        for tied in self
-            .ascending
-            .chunk_by(|&a, &b| self.scores[a] == self.scores[b])
-        {
+        for tied in self.ascending.chunk_by(|&a, &b| self.scores[a] == self.scores[b]) {
             let (mut tied_positives, mut tied_negatives) = (0.0, 0.0);
             for &position in tied {
                 let weight = f64::from(weights[position]);
@@ -135,10 +126,7 @@ mod tests {
     #[test]
     fn the_interval_covers_when_the_samples_of_an_item_hang_together() {
         // Six copies of one draw an item: the interval must be as wide as the items are few.
-        let bootstrap = Bootstrap {
-            resamples: 200,
-            level: 0.9,
-        };
+        let bootstrap = Bootstrap { resamples: 200, level: 0.9 };
         let held = |clustered: bool| {
             (0..300)
                 .filter(|trial| {

@@ -65,10 +65,7 @@ pub struct Bootstrap {
 impl Default for Bootstrap {
     /// 2,000 resamples, 95 %.
     fn default() -> Self {
-        Self {
-            resamples: 2000,
-            level: 0.95,
-        }
+        Self { resamples: 2000, level: 0.95 }
     }
 }
 
@@ -121,9 +118,7 @@ impl Bootstrap {
     pub fn mean(&self, values: &[f64], rng: &mut impl Rng) -> Result<Interval, EvalError> {
         check_finite("value of a seed", values)?;
         if values.len() < 2 {
-            return Err(EvalError::Seeds {
-                found: values.len(),
-            });
+            return Err(EvalError::Seeds { found: values.len() });
         }
         let mut drawn = Vec::new();
         self.percentiles(|| {
@@ -206,9 +201,7 @@ fn mean_f1<const ARMS: usize>(
 fn check_runs(arms: &[&[Vec<Counts>]], tests: TestSets) -> Result<(), EvalError> {
     let first = arms[0];
     if first.is_empty() || first.iter().any(Vec::is_empty) {
-        return Err(EvalError::Empty {
-            what: "counts of a run",
-        });
+        return Err(EvalError::Empty { what: "counts of a run" });
     }
     for runs in arms {
         check_length("seeds of an arm", runs.len(), first.len())?;
@@ -238,10 +231,7 @@ mod tests {
     use crate::keyed::Key;
     use rand_chacha::ChaCha8Rng;
 
-    const FAST: Bootstrap = Bootstrap {
-        resamples: 300,
-        level: 0.9,
-    };
+    const FAST: Bootstrap = Bootstrap { resamples: 300, level: 0.9 };
 
     /// An item of a test set on which a model finds a relation with probability `skill`.
     fn item(skill: f64, rng: &mut ChaCha8Rng) -> Counts {
@@ -317,9 +307,7 @@ mod tests {
     #[test]
     fn the_interval_over_seeds_and_items_covers_when_both_vary() {
         // Each seed's model has a skill of its own; the truth is the mean over skills.
-        let skills: Vec<f64> = (0..400)
-            .map(|step| 0.65 + 0.2 * f64::from(step) / 399.0)
-            .collect();
+        let skills: Vec<f64> = (0..400).map(|step| 0.65 + 0.2 * f64::from(step) / 399.0).collect();
         let truth = skills.iter().map(|&skill| true_f1(skill)).sum::<f64>() / 400.0;
         let runs = |rng: &mut ChaCha8Rng| -> Vec<Vec<Counts>> {
             (0..12)
@@ -400,14 +388,8 @@ mod tests {
         assert!(check(&both, &both, TestSets::Shared).is_err());
         assert!(check(&both, &short, TestSets::OwnPerSeed).is_err());
         assert!(check(&[], &[], TestSets::Shared).is_err());
-        let nothing = Bootstrap {
-            resamples: 0,
-            level: 0.95,
-        };
-        let nonsense = Bootstrap {
-            resamples: 10,
-            level: 95.0,
-        };
+        let nothing = Bootstrap { resamples: 0, level: 0.95 };
+        let nonsense = Bootstrap { resamples: 10, level: 95.0 };
         for bootstrap in [nothing, nonsense] {
             let interval = bootstrap.f1(&short, Over::Items, TestSets::Shared, &mut rng);
             assert!(interval.is_err());

@@ -88,23 +88,14 @@ pub fn compare(
     rng: &mut impl Rng,
 ) -> Result<Paired, EvalError> {
     let over_seeds_and_items = bootstrap.f1_difference(a, b, Over::SeedsAndItems, tests, rng)?;
-    let per_seed: Vec<f64> = f1_per_seed(a)
-        .into_iter()
-        .zip(f1_per_seed(b))
-        .map(|(a, b)| a - b)
-        .collect();
+    let per_seed: Vec<f64> =
+        f1_per_seed(a).into_iter().zip(f1_per_seed(b)).map(|(a, b)| a - b).collect();
     let over_seeds = interval_of(&per_seed, bootstrap.level)?;
     let verdict = Verdict {
         outcome: outcome(over_seeds, over_seeds_and_items),
         indicative: per_seed.len() < ENOUGH_SEEDS,
     };
-    Ok(Paired {
-        difference: mean(&per_seed),
-        per_seed,
-        over_seeds,
-        over_seeds_and_items,
-        verdict,
-    })
+    Ok(Paired { difference: mean(&per_seed), per_seed, over_seeds, over_seeds_and_items, verdict })
 }
 
 /// The t interval is right for few seeds and blind to a shared test set's luck; the bootstrap sees
@@ -130,9 +121,7 @@ fn interval_of(values: &[f64], level: f64) -> Result<Option<Interval>, EvalError
 }
 
 fn f1_per_seed(runs: &[Vec<Counts>]) -> Vec<f64> {
-    runs.iter()
-        .map(|run| run.iter().copied().sum::<Counts>().f1())
-        .collect()
+    runs.iter().map(|run| run.iter().copied().sum::<Counts>().f1()).collect()
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -153,34 +142,17 @@ mod tests {
 
     fn verdict(a: &[usize], b: &[usize]) -> Verdict {
         let mut rng = Key::new(1).rng();
-        let bootstrap = Bootstrap {
-            resamples: 300,
-            level: 0.95,
-        };
-        compare(
-            &runs(a),
-            &runs(b),
-            TestSets::OwnPerSeed,
-            &bootstrap,
-            &mut rng,
-        )
-        .unwrap()
-        .verdict
+        let bootstrap = Bootstrap { resamples: 300, level: 0.95 };
+        compare(&runs(a), &runs(b), TestSets::OwnPerSeed, &bootstrap, &mut rng).unwrap().verdict
     }
 
     #[test]
     fn a_steady_lead_over_ten_seeds_is_a_verdict_and_over_three_an_indication() {
         let better: Vec<usize> = (0..10).map(|seed| 70 + seed % 3).collect();
         let worse = vec![50; 10];
-        let higher = Verdict {
-            outcome: Outcome::Higher,
-            indicative: false,
-        };
+        let higher = Verdict { outcome: Outcome::Higher, indicative: false };
         assert_eq!(verdict(&better, &worse), higher);
-        let lower = Verdict {
-            outcome: Outcome::Lower,
-            ..higher
-        };
+        let lower = Verdict { outcome: Outcome::Lower, ..higher };
         assert_eq!(verdict(&worse, &better), lower);
         let few = verdict(&better[..3], &worse[..3]);
         assert_eq!((few.outcome, few.indicative), (Outcome::Higher, true));
@@ -188,10 +160,7 @@ mod tests {
 
     #[test]
     fn a_lead_that_changes_sides_or_rests_on_one_seed_decides_nothing() {
-        assert_eq!(
-            verdict(&[60, 40, 60], &[50, 50, 50]).outcome,
-            Outcome::Undecided
-        );
+        assert_eq!(verdict(&[60, 40, 60], &[50, 50, 50]).outcome, Outcome::Undecided);
         assert_eq!(verdict(&[90], &[10]).outcome, Outcome::Undecided);
     }
 

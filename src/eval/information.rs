@@ -49,9 +49,7 @@ pub fn information_bound<K: Ord>(
 ) -> Result<Bound, EvalError> {
     let samples = labels.len();
     let Some(&highest) = labels.iter().max() else {
-        return Err(EvalError::Empty {
-            what: "samples of the bound",
-        });
+        return Err(EvalError::Empty { what: "samples of the bound" });
     };
     check_length("log-probabilities", log_probabilities.len(), samples)?;
     check_length("items of the samples", items.len(), samples)?;
@@ -82,10 +80,7 @@ pub fn information_bound<K: Ord>(
     Ok(Bound {
         label_entropy,
         cross_entropy,
-        information: Estimate {
-            value: label_entropy - cross_entropy,
-            interval,
-        },
+        information: Estimate { value: label_entropy - cross_entropy, interval },
     })
 }
 
@@ -94,17 +89,12 @@ mod tests {
     use super::*;
     use crate::keyed::Key;
 
-    const FAST: Bootstrap = Bootstrap {
-        resamples: 300,
-        level: 0.9,
-    };
+    const FAST: Bootstrap = Bootstrap { resamples: 300, level: 0.9 };
 
     /// A channel: the label is one of two, the observation shows it with probability 0.9.
     fn channel(samples: usize, seed: u64) -> (Vec<usize>, Vec<bool>) {
         let mut rng = Key::new(seed).rng();
-        (0..samples)
-            .map(|_| (usize::from(rng.random_bool(0.5)), rng.random_bool(0.9)))
-            .unzip()
+        (0..samples).map(|_| (usize::from(rng.random_bool(0.5)), rng.random_bool(0.9))).unzip()
     }
 
     fn log_probabilities(shown: &[bool], belief: f64) -> Vec<f64> {

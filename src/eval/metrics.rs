@@ -103,11 +103,7 @@ impl Sum for Counts {
 }
 
 fn ratio(part: u32, whole: u32) -> f64 {
-    if whole == 0 {
-        0.0
-    } else {
-        f64::from(part) / f64::from(whole)
-    }
+    if whole == 0 { 0.0 } else { f64::from(part) / f64::from(whole) }
 }
 
 /// One class against the rest.
@@ -164,14 +160,10 @@ pub fn evaluate(predictions: &[Prediction]) -> Result<Evaluation, EvalError> {
     for prediction in predictions {
         confusion[prediction.label][prediction.predicted()] += 1;
     }
-    let per_class: Vec<ClassScore> = (0..classes)
-        .map(|class| class_score(&confusion, class))
-        .collect();
-    let occurring: Vec<f64> = per_class[1..]
-        .iter()
-        .filter(|class| class.support > 0)
-        .map(|class| class.f1)
-        .collect();
+    let per_class: Vec<ClassScore> =
+        (0..classes).map(|class| class_score(&confusion, class)).collect();
+    let occurring: Vec<f64> =
+        per_class[1..].iter().filter(|class| class.support > 0).map(|class| class.f1).collect();
     let counts: Counts = Counts::per_item(predictions).into_iter().sum();
     let items = predictions.len();
     let right: usize = (0..classes).map(|class| confusion[class][class]).sum();
@@ -226,9 +218,7 @@ fn check(predictions: &[Prediction]) -> Result<usize, EvalError> {
     let classes = match predictions.first() {
         Some(first) if !first.probabilities.is_empty() => first.probabilities.len(),
         _ => {
-            return Err(EvalError::Empty {
-                what: "predictions",
-            });
+            return Err(EvalError::Empty { what: "predictions" });
         }
     };
     for prediction in predictions {
@@ -241,17 +231,11 @@ fn check(predictions: &[Prediction]) -> Result<usize, EvalError> {
             });
         }
         if prediction.label >= classes {
-            return Err(EvalError::Label {
-                id: id(),
-                label: prediction.label,
-                classes,
-            });
+            return Err(EvalError::Label { id: id(), label: prediction.label, classes });
         }
         // A softmax in f32 may end a rounding above one.
-        let wrong = prediction
-            .probabilities
-            .iter()
-            .position(|value| !(0.0..=1.0 + 1e-4).contains(value));
+        let wrong =
+            prediction.probabilities.iter().position(|value| !(0.0..=1.0 + 1e-4).contains(value));
         if let Some(class) = wrong {
             return Err(EvalError::Probability {
                 id: id(),
@@ -290,18 +274,11 @@ mod tests {
 
     fn close(found: f64, expected: &Value, what: &str) {
         let expected = expected.as_f64().unwrap();
-        assert!(
-            (found - expected).abs() < 1e-6,
-            "{what}: {found} instead of {expected}"
-        );
+        assert!((found - expected).abs() < 1e-6, "{what}: {found} instead of {expected}");
     }
 
     fn prediction(label: usize, probabilities: &[f32]) -> Prediction {
-        Prediction {
-            id: "x".into(),
-            label,
-            probabilities: probabilities.to_vec(),
-        }
+        Prediction { id: "x".into(), label, probabilities: probabilities.to_vec() }
     }
 
     #[test]
@@ -346,10 +323,7 @@ mod tests {
         let miss = Counts::of(2, 0);
         let hit = Counts::of(2, 2);
         let total = right_none + false_alarm + miss + hit;
-        assert_eq!(
-            (total.precision(), total.recall(), total.f1()),
-            (0.5, 0.5, 0.5)
-        );
+        assert_eq!((total.precision(), total.recall(), total.f1()), (0.5, 0.5, 0.5));
         assert_eq!(Counts::default().f1(), 0.0);
     }
 

@@ -106,34 +106,18 @@ pub enum EvalError {
 
 /// That a confidence level lies strictly between 0 and 1.
 fn check_level(level: f64) -> Result<(), EvalError> {
-    if level > 0.0 && level < 1.0 {
-        Ok(())
-    } else {
-        Err(EvalError::Level { level })
-    }
+    if level > 0.0 && level < 1.0 { Ok(()) } else { Err(EvalError::Level { level }) }
 }
 
 /// That two lists describe the same things.
 fn check_length(what: &'static str, found: usize, expected: usize) -> Result<(), EvalError> {
-    if found == expected {
-        Ok(())
-    } else {
-        Err(EvalError::Length {
-            what,
-            found,
-            expected,
-        })
-    }
+    if found == expected { Ok(()) } else { Err(EvalError::Length { what, found, expected }) }
 }
 
 /// That every value is a finite number.
 fn check_finite(what: &'static str, values: &[f64]) -> Result<(), EvalError> {
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(()),
-        Some(position) => Err(EvalError::NotFinite {
-            what,
-            position,
-            value: values[position],
-        }),
+        Some(position) => Err(EvalError::NotFinite { what, position, value: values[position] }),
     }
 }

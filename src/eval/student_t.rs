@@ -11,20 +11,14 @@ pub fn mean_interval(values: &[f64], level: f64) -> Result<Interval, EvalError> 
     check_level(level)?;
     check_finite("value of a seed", values)?;
     if values.len() < 2 {
-        return Err(EvalError::Seeds {
-            found: values.len(),
-        });
+        return Err(EvalError::Seeds { found: values.len() });
     }
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     let error = (squares / (n - 1.0) / n).sqrt();
     let reach = student_t_quantile(0.5 + level / 2.0, n - 1.0) * error;
-    Ok(Interval {
-        low: mean - reach,
-        high: mean + reach,
-        level,
-    })
+    Ok(Interval { low: mean - reach, high: mean + reach, level })
 }
 
 /// The quantile of Student's t distribution, to ten digits or better.
@@ -164,16 +158,12 @@ mod tests {
     fn it_covers_at_its_level_with_three_seeds_where_the_bootstrap_does_not() {
         let (mut held_t, mut held_bootstrap) = (0, 0);
         let trials = 1000;
-        let bootstrap = super::super::Bootstrap {
-            resamples: 200,
-            level: 0.9,
-        };
+        let bootstrap = super::super::Bootstrap { resamples: 200, level: 0.9 };
         for trial in 0..trials {
             let mut rng = Key::new(11).with("trial", trial).rng();
             // The mean of twelve uniform numbers: all but normal, with mean 6.
-            let values: Vec<f64> = (0..3)
-                .map(|_| (0..12).map(|_| rng.random::<f64>()).sum())
-                .collect();
+            let values: Vec<f64> =
+                (0..3).map(|_| (0..12).map(|_| rng.random::<f64>()).sum()).collect();
             held_t += usize::from(mean_interval(&values, 0.9).unwrap().contains(6.0));
             let interval = bootstrap.mean(&values, &mut rng).unwrap();
             held_bootstrap += usize::from(interval.contains(6.0));
@@ -184,10 +174,7 @@ mod tests {
 
     #[test]
     fn one_seed_has_no_interval() {
-        assert_eq!(
-            mean_interval(&[0.5], 0.95),
-            Err(EvalError::Seeds { found: 1 })
-        );
+        assert_eq!(mean_interval(&[0.5], 0.95), Err(EvalError::Seeds { found: 1 }));
         assert!(mean_interval(&[0.5, f64::NAN], 0.95).is_err());
         assert!(mean_interval(&[0.5, 0.6], 1.0).is_err());
     }

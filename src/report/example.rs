@@ -32,12 +32,7 @@ const ARMS: [(&str, &str, usize, f64); 8] = [
     ("direct", "k = 1, 2 chains", 1200, 0.38),
     ("direct-matched", "k = 1, 6 chains", 3600, 0.48),
     ("ccg", "k = 3, 2 chains", 3600, 0.54),
-    (
-        "direct + mi",
-        "direct-matched, top half per class",
-        3600,
-        0.52,
-    ),
+    ("direct + mi", "direct-matched, top half per class", 3600, 0.52),
     ("ccg + mi", "ccg, top half per class", 3600, 0.58),
     ("ccg + random", "ccg, a random half per class", 3600, 0.51),
     ("real pairs", "real sentences, real pictures", 600, 0.585),
@@ -84,28 +79,16 @@ fn predictions(items: &[Item], arm: usize, seed: usize) -> Vec<Prediction> {
                 _ => 0.4 * skill,
             };
             let luck = 0.7 * luck.random::<f64>() + 0.3 * own.random::<f64>();
-            let says = if luck < found {
-                item.label
-            } else {
-                own.random_range(0..classes)
-            };
+            let says = if luck < found { item.label } else { own.random_range(0..classes) };
             let mut probabilities = vec![0.4 / (classes - 1) as f32; classes];
             probabilities[says] = 0.6;
-            Prediction {
-                id: format!("post-{number}"),
-                label: item.label,
-                probabilities,
-            }
+            Prediction { id: format!("post-{number}"), label: item.label, probabilities }
         })
         .collect()
 }
 
 fn run(items: &[Item], predictions: &[Prediction], seed: usize) -> Run {
-    let Evaluation {
-        scores,
-        per_class,
-        confusion,
-    } = evaluate(predictions).unwrap();
+    let Evaluation { scores, per_class, confusion } = evaluate(predictions).unwrap();
     let kinds: Vec<(bool, bool)> = items.iter().map(|i| (i.text_cue, i.picture_cue)).collect();
     let cells = counts_by_cell(predictions, &kinds).unwrap();
     let head_first: Vec<bool> = (0..items.len()).map(|item| item % 4 != 0).collect();
@@ -122,10 +105,7 @@ fn run(items: &[Item], predictions: &[Prediction], seed: usize) -> Run {
             .map(|((text_cue, picture_cue), counts)| Cell {
                 text_cue,
                 picture_cue,
-                items: kinds
-                    .iter()
-                    .filter(|k| **k == (text_cue, picture_cue))
-                    .count(),
+                items: kinds.iter().filter(|k| **k == (text_cue, picture_cue)).count(),
                 counts,
             })
             .collect(),
@@ -141,11 +121,7 @@ fn picture(colour: [u8; 3], shape: u32) -> ShownPicture {
             1 => dx < 8 && dy < 8,
             _ => dx + dy < 11,
         };
-        if inside {
-            Rgb(colour)
-        } else {
-            Rgb([200 - 2 * y as u8, 210 - y as u8, 225])
-        }
+        if inside { Rgb(colour) } else { Rgb([200 - 2 * y as u8, 210 - y as u8, 225]) }
     });
     let mut png = std::io::Cursor::new(Vec::new());
     picture.write_to(&mut png, ImageFormat::Png).unwrap();
@@ -155,14 +131,8 @@ fn picture(colour: [u8; 3], shape: u32) -> ShownPicture {
 fn chain(number: usize) -> ShownChain {
     let words = ["a red ring", "two gold hands", "a ring on a table"];
     let round = |round: usize| ShownRound {
-        picture: Some(picture(
-            [220, 60 + 50 * round as u8, 60],
-            (number + round) as u32,
-        )),
-        text: Some(format!(
-            "Mara Venn and Otis Hale with {} at the lake",
-            words[round % 3]
-        )),
+        picture: Some(picture([220, 60 + 50 * round as u8, 60], (number + round) as u32)),
+        text: Some(format!("Mara Venn and Otis Hale with {} at the lake", words[round % 3])),
         score: Some(1.4 - 0.9 * (round + number) as f64 % 2.3),
         kept: Some((round + number).is_multiple_of(2)),
         carries_cue: Some(round + number < 3),
@@ -193,11 +163,7 @@ fn curve(arm: usize, seed: usize) -> Curve {
             }
         })
         .collect();
-    Curve {
-        arm: name.to_owned(),
-        seed: seed as u64,
-        points,
-    }
+    Curve { arm: name.to_owned(), seed: seed as u64, points }
 }
 
 fn stage(name: &str, seed: Option<usize>, arm: Option<usize>, seconds: f64, items: u64) -> Stage {
@@ -221,11 +187,7 @@ fn selection(score: &str, auroc: f64) -> Selection {
     scores.sort_by(f64::total_cmp);
     let estimate = |value: f64, reach: f64| Estimate {
         value,
-        interval: Interval {
-            low: value - reach,
-            high: value + reach,
-            level: 0.95,
-        },
+        interval: Interval { low: value - reach, high: value + reach, level: 0.95 },
     };
     Selection {
         arm: "ccg + mi".to_owned(),
@@ -241,18 +203,12 @@ fn selection(score: &str, auroc: f64) -> Selection {
 }
 
 fn fact(name: &str, value: &str) -> Fact {
-    Fact {
-        name: name.to_owned(),
-        value: value.to_owned(),
-    }
+    Fact { name: name.to_owned(), value: value.to_owned() }
 }
 
 /// Eight arms, three seeds, everything there is to show.
 pub fn results() -> Results {
-    let bootstrap = Bootstrap {
-        resamples: 200,
-        level: 0.95,
-    };
+    let bootstrap = Bootstrap { resamples: 200, level: 0.95 };
     let mut counts: Vec<Vec<Vec<Counts>>> = Vec::new();
     let mut arms = Vec::new();
     for (number, (name, trains_on, pairs, _)) in ARMS.iter().enumerate() {
@@ -275,16 +231,10 @@ pub fn results() -> Results {
         counts.push(per_item);
     }
     let method = 5;
-    let pairs = (0..ARMS.len())
-        .filter(|&other| other != method)
-        .map(|other| {
-            // The last one stands the other way round.
-            if other + 1 == ARMS.len() {
-                (other, method)
-            } else {
-                (method, other)
-            }
-        });
+    let pairs = (0..ARMS.len()).filter(|&other| other != method).map(|other| {
+        // The last one stands the other way round.
+        if other + 1 == ARMS.len() { (other, method) } else { (method, other) }
+    });
     let comparisons = pairs
         .chain([(3, 2), (2, 1)])
         .map(|(a, b)| {
@@ -299,13 +249,7 @@ pub fn results() -> Results {
         .collect();
     let mut stages = Vec::new();
     for seed in 0..SEEDS {
-        stages.push(stage(
-            "generate",
-            Some(seed),
-            None,
-            48.0 + seed as f64,
-            7200,
-        ));
+        stages.push(stage("generate", Some(seed), None, 48.0 + seed as f64, 7200));
         stages.push(stage("score", Some(seed), None, 21.5, 3600));
         for arm in 0..ARMS.len() {
             let seconds = 9.0 + arm as f64;

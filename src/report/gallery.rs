@@ -13,11 +13,8 @@ pub fn chains(results: &Results, run_folder: &Path) -> Result<Option<Markup>, Re
     if results.gallery.is_empty() {
         return Ok(None);
     }
-    let chains: Result<Vec<Markup>, ReportError> = results
-        .gallery
-        .iter()
-        .map(|shown| chain(shown, results.setting, run_folder))
-        .collect();
+    let chains: Result<Vec<Markup>, ReportError> =
+        results.gallery.iter().map(|shown| chain(shown, results.setting, run_folder)).collect();
     Ok(Some(html! {
         p.soft {
             "Each chain from left to right: what is real, then round by round what was generated from the \
@@ -45,14 +42,12 @@ fn chain(shown: &ShownChain, setting: Setting, run_folder: &Path) -> Result<Mark
         };
         // What the score judges: the half that this setting generates.
         let (first, second) = match setting {
-            Setting::MissingImage => (
-                picture_step(round, number, run_folder)?,
-                text_step(round, number),
-            ),
-            Setting::MissingText => (
-                text_step(round, number),
-                picture_step(round, number, run_folder)?,
-            ),
+            Setting::MissingImage => {
+                (picture_step(round, number, run_folder)?, text_step(round, number))
+            }
+            Setting::MissingText => {
+                (text_step(round, number), picture_step(round, number, run_folder)?)
+            }
         };
         if let Some((title, body)) = first {
             steps.push(html! { li class=(class) { b { (title) } (body) (judged(round)) } });

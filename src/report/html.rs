@@ -31,22 +31,14 @@ pub fn render(results: &Results, run_folder: &Path) -> Result<String, ReportErro
     let sections: Vec<Section> = [
         ("arms", "Arms", arms(results)?),
         ("comparisons", "Comparisons", comparisons(results)?),
-        (
-            "selection",
-            "Selection against the truth",
-            selection(results)?,
-        ),
+        ("selection", "Selection against the truth", selection(results)?),
         ("chains", "Chains", gallery::chains(results, run_folder)?),
         ("cues", "Where the cue is", cues(results)),
         ("relations", "Relations", relations(results)?),
         ("curves", "Learning curves", curves(results)?),
         ("further", "Further tables", further(results)),
         ("cost", "Time and memory", cost(results)),
-        (
-            "provenance",
-            "Data, configuration, versions",
-            Some(provenance(results)),
-        ),
+        ("provenance", "Data, configuration, versions", Some(provenance(results))),
     ]
     .into_iter()
     .filter_map(|(id, title, body)| body.map(|body| Section { id, title, body }))
@@ -147,30 +139,16 @@ fn arms(results: &Results) -> Result<Option<Markup>, ReportError> {
             value: 100.0 * arm.micro_f1.mean,
             inner: Some(plots::in_points(&arm.micro_f1.over_items)),
             outer: arm.micro_f1.over_seeds.as_ref().map(plots::in_points),
-            seeds: arm
-                .runs
-                .iter()
-                .map(|run| 100.0 * run.test.micro_f1)
-                .collect(),
-            colour: if arm.name == method.name {
-                PALETTE[1]
-            } else {
-                PALETTE[0]
-            },
+            seeds: arm.runs.iter().map(|run| 100.0 * run.test.micro_f1).collect(),
+            colour: if arm.name == method.name { PALETTE[1] } else { PALETTE[0] },
         })
         .collect();
     let reachable = results.ceiling.as_ref().map(|ceiling| {
         let line = |name, fraction| (plots::reference(name, fraction), 100.0 * fraction);
-        [
-            line("ceiling, text", ceiling.text.micro_f1),
-            line("ceiling, both", ceiling.pair.micro_f1),
-        ]
+        [line("ceiling, text", ceiling.text.micro_f1), line("ceiling, both", ceiling.pair.micro_f1)]
     });
-    let references: Vec<(&str, f64)> = reachable
-        .iter()
-        .flatten()
-        .map(|(name, value)| (name.as_str(), *value))
-        .collect();
+    let references: Vec<(&str, f64)> =
+        reachable.iter().flatten().map(|(name, value)| (name.as_str(), *value)).collect();
     let forest = plots::forest(&marks, &references, "test micro-F1 (points)")?;
     Ok(Some(html! {
         (table(&tables::arms(results)))
@@ -196,12 +174,7 @@ fn comparisons(results: &Results) -> Result<Option<Markup>, ReportError> {
             value: 100.0 * against.paired.difference,
             inner: Some(plots::in_points(&against.paired.over_seeds_and_items)),
             outer: against.paired.over_seeds.as_ref().map(plots::in_points),
-            seeds: against
-                .paired
-                .per_seed
-                .iter()
-                .map(|value| 100.0 * value)
-                .collect(),
+            seeds: against.paired.per_seed.iter().map(|value| 100.0 * value).collect(),
             colour: match against.paired.verdict.outcome {
                 Outcome::Higher => GOOD,
                 Outcome::Lower => BAD,
@@ -497,18 +470,9 @@ mod tests {
     #[test]
     fn every_picture_and_plot_says_what_it_shows() {
         let page = page(&example::results());
-        assert_eq!(
-            page.matches("<img ").count(),
-            page.matches(" alt=\"").count()
-        );
-        assert_eq!(
-            page.matches("<svg ").count(),
-            page.matches("role=\"img\"").count()
-        );
-        assert_eq!(
-            page.matches("<table").count(),
-            page.matches("<caption").count()
-        );
+        assert_eq!(page.matches("<img ").count(), page.matches(" alt=\"").count());
+        assert_eq!(page.matches("<svg ").count(), page.matches("role=\"img\"").count());
+        assert_eq!(page.matches("<table").count(), page.matches("<caption").count());
     }
 
     #[test]

@@ -6,11 +6,7 @@ use super::{tables, verdict};
 
 /// The report as Markdown (with GitHub's tables).
 pub fn render(results: &Results) -> String {
-    let mut text = format!(
-        "# {}\n\n{}\n",
-        inline(&results.name),
-        inline(&results.purpose)
-    );
+    let mut text = format!("# {}\n\n{}\n", inline(&results.name), inline(&results.purpose));
     let mut paragraph = |line: &str| {
         text.push('\n');
         text.push_str(line);
@@ -32,31 +28,15 @@ pub fn render(results: &Results) -> String {
     section(
         &mut paragraph,
         "Arms",
-        [
-            Some(tables::arms(results)),
-            Some(tables::figures(results)),
-            tables::ceiling(results),
-        ],
+        [Some(tables::arms(results)), Some(tables::figures(results)), tables::ceiling(results)],
     );
-    section(
-        &mut paragraph,
-        "Comparisons",
-        [tables::comparisons(results)],
-    );
+    section(&mut paragraph, "Comparisons", [tables::comparisons(results)]);
     section(&mut paragraph, "Selection", [tables::selection(results)]);
     section(&mut paragraph, "Generation", [tables::generation(results)]);
     gallery(&mut paragraph, results);
-    section(
-        &mut paragraph,
-        "Cues",
-        tables::cells(results).into_iter().map(Some),
-    );
+    section(&mut paragraph, "Cues", tables::cells(results).into_iter().map(Some));
     section(&mut paragraph, "Relations", [tables::per_class(results)]);
-    section(
-        &mut paragraph,
-        "Further tables",
-        results.tables.iter().cloned().map(Some),
-    );
+    section(&mut paragraph, "Further tables", results.tables.iter().cloned().map(Some));
     section(&mut paragraph, "Cost", [tables::stages(results)]);
     section(
         &mut paragraph,
@@ -69,10 +49,7 @@ pub fn render(results: &Results) -> String {
     );
     paragraph("Configuration, as resolved:");
     let fence = "`".repeat(longest_run_of_backticks(&results.config).max(2) + 1);
-    paragraph(&format!(
-        "{fence}toml\n{}\n{fence}",
-        results.config.trim_end()
-    ));
+    paragraph(&format!("{fence}toml\n{}\n{fence}", results.config.trim_end()));
     text
 }
 
@@ -120,10 +97,7 @@ fn gallery(paragraph: &mut impl FnMut(&str), results: &Results) {
             };
             let score = or_none(shown.score, |v| digits(v, 2));
             let text = shown.text.as_deref().unwrap_or("no sentence");
-            lines.push(format!(
-                "round {}: {text} (score {score}, {kept})",
-                round + 1
-            ));
+            lines.push(format!("round {}: {text} (score {score}, {kept})", round + 1));
         }
         list(paragraph, &lines);
     }
@@ -131,10 +105,7 @@ fn gallery(paragraph: &mut impl FnMut(&str), results: &Results) {
 
 fn list(paragraph: &mut impl FnMut(&str), lines: &[String]) {
     if !lines.is_empty() {
-        let lines: Vec<String> = lines
-            .iter()
-            .map(|line| format!("- {}", inline(line)))
-            .collect();
+        let lines: Vec<String> = lines.iter().map(|line| format!("- {}", inline(line))).collect();
         paragraph(&lines.join("\n"));
     }
 }
@@ -166,11 +137,7 @@ fn rows(table: &Table) -> String {
 fn inline(text: &str) -> String {
     let cell = cell(text);
     // A heading or a list, at the start of a line.
-    if cell.starts_with(['#', '+', '-']) {
-        format!("\\{cell}")
-    } else {
-        cell
-    }
+    if cell.starts_with(['#', '+', '-']) { format!("\\{cell}") } else { cell }
 }
 
 /// [`inline`] inside a line, where no heading and no list can start.
@@ -194,20 +161,13 @@ fn cell(text: &str) -> String {
         if markup {
             escaped.push('\\');
         }
-        escaped.push(if matches!(character, '\n' | '\r') {
-            ' '
-        } else {
-            character
-        });
+        escaped.push(if matches!(character, '\n' | '\r') { ' ' } else { character });
     }
     escaped
 }
 
 fn longest_run_of_backticks(text: &str) -> usize {
-    text.split(|character| character != '`')
-        .map(str::len)
-        .max()
-        .unwrap_or(0)
+    text.split(|character| character != '`').map(str::len).max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -223,9 +183,7 @@ mod tests {
             ["direct", "direct-matched", "ccg + mi", "real pairs"].contains(&arm.name.as_str())
         });
         let names: Vec<String> = results.arms.iter().map(|arm| arm.name.clone()).collect();
-        results
-            .comparisons
-            .retain(|pair| names.contains(&pair.a) && names.contains(&pair.b));
+        results.comparisons.retain(|pair| names.contains(&pair.a) && names.contains(&pair.b));
         results.gallery.truncate(1);
         insta::assert_snapshot!(render(&results));
     }

@@ -94,10 +94,7 @@ fn write_beside(path: &Path, text: &str) -> Result<(), ReportError> {
     write().map_err(|source| {
         // The first error is the one to tell; what is left over may not exist at all.
         let _ = fs::remove_file(&partial);
-        ReportError::Write {
-            path: path.to_owned(),
-            source,
-        }
+        ReportError::Write { path: path.to_owned(), source }
     })
 }
 
@@ -109,10 +106,8 @@ mod tests {
     fn both_reports_are_written_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         render(&example::results(), folder.path()).unwrap();
-        let mut names: Vec<_> = fs::read_dir(folder.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let mut names: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["report.html", "report.md"]);
     }

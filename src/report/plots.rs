@@ -167,17 +167,10 @@ pub fn curves(lines: &[Line], axis: &str) -> Result<Svg, ReportError> {
 
 /// Kept pairs as bars, dropped ones on top of them.
 pub fn histogram(histogram: &Histogram, axis: &str) -> Result<Svg, ReportError> {
-    let Histogram {
-        low,
-        width,
-        kept,
-        dropped,
-    } = histogram;
+    let Histogram { low, width, kept, dropped } = histogram;
     let bins = kept.len().max(dropped.len());
     let of = |counts: &[usize], bin: usize| counts.get(bin).copied().unwrap_or(0) as f64;
-    let highest = (0..bins)
-        .map(|bin| of(kept, bin) + of(dropped, bin))
-        .fold(1.0, f64::max);
+    let highest = (0..bins).map(|bin| of(kept, bin) + of(dropped, bin)).fold(1.0, f64::max);
     let range = (*low, low + width * bins.max(1) as f64);
     draw("score histogram", 640, 320, |area| {
         let mut chart = ChartBuilder::on(area)
@@ -226,50 +219,25 @@ pub fn confusion(matrix: &[Vec<usize>], names: &[String]) -> Result<Svg, ReportE
     let (width, height) = ((left + side + 8) as u32, (top + side + 8) as u32);
     draw("confusion matrix", width, height, |area| {
         let middle = side / 2;
-        label(
-            area,
-            "predicted",
-            (left + middle, 2),
-            HPos::Center,
-            VPos::Top,
-            LABEL,
-        )?;
+        label(area, "predicted", (left + middle, 2), HPos::Center, VPos::Top, LABEL)?;
         turned(area, "gold", (4, top + middle), HPos::Center, VPos::Top)?;
         for (gold, row) in matrix.iter().enumerate() {
             let total = row.iter().sum::<usize>().max(1);
             let y = top + CELL * gold as i32;
             let centre = CELL / 2;
-            label(
-                area,
-                name(gold),
-                (left - 6, y + centre),
-                HPos::Right,
-                VPos::Center,
-                SMALL,
-            )?;
+            label(area, name(gold), (left - 6, y + centre), HPos::Right, VPos::Center, SMALL)?;
             let above = (left + CELL * gold as i32 + centre, top - 6);
             turned(area, name(gold), above, HPos::Left, VPos::Center)?;
             for (predicted, &items) in row.iter().enumerate() {
                 let x = left + CELL * predicted as i32;
                 let colour = PALETTE[usize::from(predicted != gold)];
                 let shade = 0.05 + 0.75 * items as f64 / total as f64;
-                let fill = if items == 0 {
-                    INK.mix(0.03)
-                } else {
-                    colour.mix(shade)
-                };
+                let fill = if items == 0 { INK.mix(0.03) } else { colour.mix(shade) };
                 let corners = [(x + 1, y + 1), (x + CELL - 1, y + CELL - 1)];
                 area.draw(&Rectangle::new(corners, fill.filled()))?;
                 if items > 0 {
                     let at = (x + centre, y + centre);
-                    label(
-                        area,
-                        &items.to_string(),
-                        at,
-                        HPos::Center,
-                        VPos::Center,
-                        SMALL,
-                    )?;
+                    label(area, &items.to_string(), at, HPos::Center, VPos::Center, SMALL)?;
                 }
             }
         }
@@ -302,11 +270,7 @@ fn draw(
         .and_then(|(_, rest)| rest.trim_end().strip_suffix("</svg>"))
         .ok_or_else(|| failed("expected one <svg> element".to_owned()))?
         .replace("\"#000000\"", "\"currentColor\"");
-    Ok(Svg {
-        width,
-        height,
-        body,
-    })
+    Ok(Svg { width, height, body })
 }
 
 fn line(area: &Area, from: (i32, i32), to: (i32, i32), colour: RGBAColor, width: u32) -> Painted {
@@ -322,21 +286,16 @@ fn label(
     vertical: VPos,
     size: u32,
 ) -> Painted {
-    let style = TextStyle::from((FONT, size).into_font())
-        .color(&INK)
-        .pos(Pos::new(horizontal, vertical));
+    let style =
+        TextStyle::from((FONT, size).into_font()).color(&INK).pos(Pos::new(horizontal, vertical));
     area.draw_text(text, &style, at)?;
     Ok(())
 }
 
 /// Text that runs upwards.
 fn turned(area: &Area, text: &str, at: (i32, i32), horizontal: HPos, vertical: VPos) -> Painted {
-    let font = (FONT, SMALL)
-        .into_font()
-        .transform(FontTransform::Rotate270);
-    let style = TextStyle::from(font)
-        .color(&INK)
-        .pos(Pos::new(horizontal, vertical));
+    let font = (FONT, SMALL).into_font().transform(FontTransform::Rotate270);
+    let style = TextStyle::from(font).color(&INK).pos(Pos::new(horizontal, vertical));
     area.draw_text(text, &style, at)?;
     Ok(())
 }
@@ -376,11 +335,7 @@ fn tick(value: f64, (low, high): (f64, f64)) -> String {
 
 /// Fractions as points, for the axes.
 pub fn in_points(interval: &Interval) -> Interval {
-    Interval {
-        low: 100.0 * interval.low,
-        high: 100.0 * interval.high,
-        level: interval.level,
-    }
+    Interval { low: 100.0 * interval.low, high: 100.0 * interval.high, level: interval.level }
 }
 
 /// The text beside a reference line.
@@ -398,11 +353,7 @@ mod tests {
             name: "a < b".to_owned(),
             value: 1.0,
             inner: None,
-            outer: Some(Interval {
-                low: 0.5,
-                high: 2.0,
-                level: 0.95,
-            }),
+            outer: Some(Interval { low: 0.5, high: 2.0, level: 0.95 }),
             seeds: vec![0.9, 1.1],
             colour: PALETTE[0],
         }];
@@ -416,28 +367,18 @@ mod tests {
     fn plots_of_little_or_odd_data_are_still_drawn() {
         assert!(forest(&[], &[], "points").is_ok());
         assert!(curves(&[], "loss").is_ok());
-        let odd = Line {
-            points: vec![(1.0, f64::NAN), (2.0, 0.5)],
-            colour: PALETTE[1],
-            strong: true,
-        };
+        let odd =
+            Line { points: vec![(1.0, f64::NAN), (2.0, 0.5)], colour: PALETTE[1], strong: true };
         assert!(curves(&[odd], "loss").is_ok());
         assert!(confusion(&[], &[]).is_ok());
-        let empty = Histogram {
-            low: 0.0,
-            width: 1.0,
-            kept: vec![],
-            dropped: vec![],
-        };
+        let empty = Histogram { low: 0.0, width: 1.0, kept: vec![], dropped: vec![] };
         assert!(histogram(&empty, "score").is_ok());
     }
 
     #[test]
     fn every_item_of_the_matrix_is_written_in_its_cell() {
         let names = ["None".to_owned(), "peer".to_owned()];
-        let svg = confusion(&[vec![17, 23], vec![0, 41]], &names)
-            .unwrap()
-            .body;
+        let svg = confusion(&[vec![17, 23], vec![0, 41]], &names).unwrap().body;
         for written in ["17", "23", "41", "None", "peer"] {
             assert!(svg.contains(&format!("\n{written}\n")), "{written}");
         }

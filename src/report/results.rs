@@ -258,11 +258,7 @@ impl Histogram {
         if bins == 0 {
             return None;
         }
-        let width = if high > low {
-            (high - low) / bins as f64
-        } else {
-            1.0
-        };
+        let width = if high > low { (high - low) / bins as f64 } else { 1.0 };
         let count = |scores: &[f64]| {
             let mut counts = vec![0; bins];
             for score in scores.iter().filter(|score| score.is_finite()) {
@@ -270,12 +266,7 @@ impl Histogram {
             }
             counts
         };
-        Some(Self {
-            low,
-            width,
-            kept: count(kept),
-            dropped: count(dropped),
-        })
+        Some(Self { low, width, kept: count(kept), dropped: count(dropped) })
     }
 }
 
@@ -437,14 +428,8 @@ impl Results {
     /// # Errors
     /// If it cannot be read, is not such a file, or is of another version.
     pub fn load(path: &Path) -> Result<Self, ReportError> {
-        let read = |source| ReportError::Read {
-            path: path.to_owned(),
-            source,
-        };
-        let parse = |source| ReportError::Parse {
-            path: path.to_owned(),
-            source,
-        };
+        let read = |source| ReportError::Read { path: path.to_owned(), source };
+        let parse = |source| ReportError::Parse { path: path.to_owned(), source };
         /// The version is looked at first: a file of another one need not fit at all.
         #[derive(Deserialize)]
         struct Versioned {
@@ -453,10 +438,7 @@ impl Results {
         let text = fs::read_to_string(path).map_err(read)?;
         let Versioned { version } = serde_json::from_str(&text).map_err(parse)?;
         if version != VERSION {
-            return Err(ReportError::Version {
-                path: path.to_owned(),
-                found: version,
-            });
+            return Err(ReportError::Version { path: path.to_owned(), found: version });
         }
         serde_json::from_str(&text).map_err(parse)
     }
@@ -466,10 +448,7 @@ impl Results {
     /// # Errors
     /// If it cannot be written, or holds a number that JSON cannot.
     pub fn save(&self, path: &Path) -> Result<(), ReportError> {
-        let parse = |source| ReportError::Parse {
-            path: path.to_owned(),
-            source,
-        };
+        let parse = |source| ReportError::Parse { path: path.to_owned(), source };
         let mut text = serde_json::to_string_pretty(self).map_err(parse)?;
         // JSON has no infinity and no NaN; they become `null`, which is refused here and not later.
         serde_json::from_str::<Self>(&text).map_err(parse)?;
@@ -490,11 +469,7 @@ impl Results {
 
     /// How many seeds the arms have, at the least.
     pub fn seeds(&self) -> usize {
-        self.arms
-            .iter()
-            .map(|arm| arm.runs.len())
-            .min()
-            .unwrap_or(0)
+        self.arms.iter().map(|arm| arm.runs.len()).min().unwrap_or(0)
     }
 }
 

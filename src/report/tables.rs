@@ -17,10 +17,8 @@ pub fn setting(setting: Setting) -> &'static str {
 
 /// The arms' micro-F1, and below them the best that can be reached.
 pub fn arms(results: &Results) -> Table {
-    let confidence = results
-        .arms
-        .first()
-        .map_or_else(String::new, |arm| level(arm.micro_f1.over_items.level));
+    let confidence =
+        results.arms.first().map_or_else(String::new, |arm| level(arm.micro_f1.over_items.level));
     let method = results.method_arm().map(|arm| arm.name.as_str());
     let mut rows: Vec<Row> = results
         .arms
@@ -83,10 +81,7 @@ pub fn figures(results: &Results) -> Table {
                 or_none(over(&|run| Some(run.test.precision)), points),
                 or_none(over(&|run| Some(run.test.recall)), points),
                 or_none(over(&|run| Some(run.test.macro_f1)), points),
-                or_none(
-                    over(&|run| run.head_first.map(|counts| counts.f1())),
-                    points,
-                ),
+                or_none(over(&|run| run.head_first.map(|counts| counts.f1())), points),
                 or_none(over(&|run| Some(run.test.accuracy)), points),
                 or_none(over(&|run| Some(run.test.log_loss)), |v| digits(v, 3)),
                 or_none(over(&|run| run.bound), |v| digits(v, 3)),
@@ -121,19 +116,17 @@ pub fn figures(results: &Results) -> Table {
 /// What can be reached, and the information there is.
 pub fn ceiling(results: &Results) -> Option<Table> {
     let ceiling = results.ceiling.as_ref()?;
-    let rows = [
-        ("sentence", &ceiling.text),
-        ("picture", &ceiling.picture),
-        ("both", &ceiling.pair),
-    ]
-    .map(|(name, reachable)| {
-        plain(vec![
-            name.to_owned(),
-            points(reachable.micro_f1),
-            digits(reachable.log_loss, 3),
-            digits(reachable.mutual_information, 3),
-        ])
-    });
+    let rows =
+        [("sentence", &ceiling.text), ("picture", &ceiling.picture), ("both", &ceiling.pair)].map(
+            |(name, reachable)| {
+                plain(vec![
+                    name.to_owned(),
+                    points(reachable.micro_f1),
+                    digits(reachable.log_loss, 3),
+                    digits(reachable.mutual_information, 3),
+                ])
+            },
+        );
     Some(Table {
         caption: "The best possible model".to_owned(),
         columns: columns(&[
@@ -188,10 +181,8 @@ pub fn comparisons(results: &Results) -> Option<Table> {
 /// What each score is worth.
 pub fn selection(results: &Results) -> Option<Table> {
     let first = results.selection.first()?;
-    let confidence = first
-        .auroc
-        .or(first.bound)
-        .map_or_else(String::new, |found| level(found.interval.level));
+    let confidence =
+        first.auroc.or(first.bound).map_or_else(String::new, |found| level(found.interval.level));
     let rows = results
         .selection
         .iter()
@@ -269,20 +260,14 @@ pub fn cells(results: &Results) -> Vec<Table> {
         let wanted = |cell: &&Cell| cell.text_cue == text_cue && cell.picture_cue == picture_cue;
         run.cells.iter().find(wanted).copied()
     };
-    if !results
-        .arms
-        .iter()
-        .flat_map(|arm| &arm.runs)
-        .any(|run| !run.cells.is_empty())
-    {
+    if !results.arms.iter().flat_map(|arm| &arm.runs).any(|run| !run.cells.is_empty()) {
         return Vec::new();
     }
     let method = results.method_arm().map(|arm| arm.name.as_str());
     let support = |kind| {
         let runs = results.arms.iter().flat_map(|arm| &arm.runs);
-        let relations = runs
-            .filter_map(|run| of(run, kind))
-            .map(|cell| f64::from(cell.counts.gold));
+        let relations =
+            runs.filter_map(|run| of(run, kind)).map(|cell| f64::from(cell.counts.gold));
         or_none(mean(relations), |v| digits(v, 0))
     };
     let table = |caption: &str, figure: &dyn Fn(&Cell) -> f64, note: &str| {
@@ -295,10 +280,7 @@ pub fn cells(results: &Results) -> Vec<Table> {
                     let values = arm.runs.iter().filter_map(|run| of(run, kind));
                     or_none(mean(values.map(|cell| figure(&cell))), points)
                 }));
-                Row {
-                    cells,
-                    strong: Some(arm.name.as_str()) == method,
-                }
+                Row { cells, strong: Some(arm.name.as_str()) == method }
             })
             .collect();
         let mut cells = vec!["relations in the cell".to_owned()];
@@ -323,29 +305,16 @@ pub fn cells(results: &Results) -> Vec<Table> {
             &|cell| cell.counts.f1(),
             "Means over seeds, in points. A picture pays where F1 rises in the third column.",
         ),
-        table(
-            "Recall by where the cue is",
-            &|cell| cell.counts.recall(),
-            "",
-        ),
+        table("Recall by where the cue is", &|cell| cell.counts.recall(), ""),
     ]
 }
 
 /// The method's figures by relation, and the other arms' F1 beside them.
 pub fn per_class(results: &Results) -> Option<Table> {
     let method = results.method_arm()?;
-    let others: Vec<&Arm> = results
-        .arms
-        .iter()
-        .filter(|arm| arm.name != method.name)
-        .collect();
+    let others: Vec<&Arm> = results.arms.iter().filter(|arm| arm.name != method.name).collect();
     let over = |arm: &Arm, class: usize, of: &dyn Fn(&crate::eval::ClassScore) -> f64| {
-        mean(
-            arm.runs
-                .iter()
-                .filter_map(|run| run.per_class.get(class))
-                .map(of),
-        )
+        mean(arm.runs.iter().filter_map(|run| run.per_class.get(class)).map(of))
     };
     let rows: Vec<Row> = results
         .relations
@@ -355,9 +324,7 @@ pub fn per_class(results: &Results) -> Option<Table> {
         .map(|(class, name)| {
             let mut cells = vec![
                 name.clone(),
-                or_none(over(method, class, &|score| score.support as f64), |v| {
-                    digits(v, 0)
-                }),
+                or_none(over(method, class, &|score| score.support as f64), |v| digits(v, 0)),
                 or_none(over(method, class, &|score| score.precision), points),
                 or_none(over(method, class, &|score| score.recall), points),
                 or_none(over(method, class, &|score| score.f1), points),
@@ -380,10 +347,7 @@ pub fn per_class(results: &Results) -> Option<Table> {
     names.extend(others.iter().map(|arm| (arm.name.clone(), true)));
     let names: Vec<(&str, bool)> = names.iter().map(|(name, n)| (name.as_str(), *n)).collect();
     Some(Table {
-        caption: format!(
-            "{} by relation; on the right the other arms' F1",
-            method.name
-        ),
+        caption: format!("{} by relation; on the right the other arms' F1", method.name),
         columns: columns(&names),
         rows,
         note: "Means over seeds, in points.".to_owned(),
@@ -424,12 +388,7 @@ pub fn stages(results: &Results) -> Option<Table> {
         cells: vec![
             "all".to_owned(),
             results.stages.len().to_string(),
-            results
-                .stages
-                .iter()
-                .filter(|stage| stage.reused)
-                .count()
-                .to_string(),
+            results.stages.iter().filter(|stage| stage.reused).count().to_string(),
             digits(total, 1),
             or_none(peak(results.stages.iter()), mebibytes),
             NO_FIGURE.to_owned(),
@@ -496,10 +455,7 @@ pub fn facts(caption: &str, facts: &[Fact]) -> Option<Table> {
     (!facts.is_empty()).then(|| Table {
         caption: caption.to_owned(),
         columns: columns(&[("what", false), ("value", false)]),
-        rows: facts
-            .iter()
-            .map(|fact| plain(vec![fact.name.clone(), fact.value.clone()]))
-            .collect(),
+        rows: facts.iter().map(|fact| plain(vec![fact.name.clone(), fact.value.clone()])).collect(),
         note: String::new(),
     })
 }
@@ -507,10 +463,7 @@ pub fn facts(caption: &str, facts: &[Fact]) -> Option<Table> {
 /// Versions and the machine.
 pub fn environment(results: &Results) -> Vec<Fact> {
     let environment = &results.environment;
-    let fact = |name: &str, value: String| Fact {
-        name: name.to_owned(),
-        value,
-    };
+    let fact = |name: &str, value: String| Fact { name: name.to_owned(), value };
     let mut facts = vec![
         fact("date", environment.date.clone()),
         fact("device", environment.device.clone()),
@@ -521,20 +474,11 @@ pub fn environment(results: &Results) -> Vec<Fact> {
 }
 
 fn columns(names: &[(&str, bool)]) -> Vec<Column> {
-    names
-        .iter()
-        .map(|&(name, numeric)| Column {
-            name: name.to_owned(),
-            numeric,
-        })
-        .collect()
+    names.iter().map(|&(name, numeric)| Column { name: name.to_owned(), numeric }).collect()
 }
 
 fn plain(cells: Vec<String>) -> Row {
-    Row {
-        cells,
-        strong: false,
-    }
+    Row { cells, strong: false }
 }
 
 fn peak<'a>(stages: impl Iterator<Item = &'a Stage>) -> Option<u64> {

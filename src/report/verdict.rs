@@ -26,15 +26,9 @@ pub struct Against<'a> {
 pub fn against_others<'a>(results: &'a Results, method: &str) -> Vec<Against<'a>> {
     let of = |comparison: &'a Comparison| {
         if comparison.a == method {
-            Some(Against {
-                other: &comparison.b,
-                paired: comparison.paired.clone(),
-            })
+            Some(Against { other: &comparison.b, paired: comparison.paired.clone() })
         } else if comparison.b == method {
-            Some(Against {
-                other: &comparison.a,
-                paired: reversed(&comparison.paired),
-            })
+            Some(Against { other: &comparison.a, paired: reversed(&comparison.paired) })
         } else {
             None
         }
@@ -49,10 +43,7 @@ pub fn headline(results: &Results) -> Option<Headline> {
     Some(Headline {
         verdict: verdict(results, method, &against),
         remarks: remarks(results, method),
-        against: against
-            .iter()
-            .map(|against| line(&method.name, against))
-            .collect(),
+        against: against.iter().map(|against| line(&method.name, against)).collect(),
     })
 }
 
@@ -71,10 +62,8 @@ pub fn reading(results: &Results) -> String {
         return String::new();
     };
     let level = level(first.paired.over_seeds_and_items.level);
-    let indicative = results
-        .comparisons
-        .iter()
-        .any(|comparison| comparison.paired.verdict.indicative);
+    let indicative =
+        results.comparisons.iter().any(|comparison| comparison.paired.verdict.indicative);
     let caution = if indicative {
         format!(" With fewer than {ENOUGH_SEEDS} seeds every verdict here is an indication.")
     } else {
@@ -157,15 +146,10 @@ fn remarks(results: &Results, method: &Arm) -> Vec<String> {
 }
 
 fn place(results: &Results, method: &Arm) -> String {
-    let higher: Vec<&Arm> = results
-        .arms
-        .iter()
-        .filter(|arm| arm.micro_f1.mean > method.micro_f1.mean)
-        .collect();
+    let higher: Vec<&Arm> =
+        results.arms.iter().filter(|arm| arm.micro_f1.mean > method.micro_f1.mean).collect();
     let arms = results.arms.len();
-    let best = higher
-        .iter()
-        .max_by(|a, b| a.micro_f1.mean.total_cmp(&b.micro_f1.mean));
+    let best = higher.iter().max_by(|a, b| a.micro_f1.mean.total_cmp(&b.micro_f1.mean));
     match best {
         None => format!("the highest mean of {arms} arms"),
         Some(best) => format!(
@@ -254,11 +238,7 @@ mod tests {
             comparison.paired.difference = 0.03;
         }
         let headline = headline(&results).unwrap();
-        assert!(
-            headline.verdict.contains("scores lower than"),
-            "{}",
-            headline.verdict
-        );
+        assert!(headline.verdict.contains("scores lower than"), "{}", headline.verdict);
         assert!(headline.against[0].contains("−3.0 points"));
     }
 

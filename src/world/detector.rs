@@ -271,10 +271,7 @@ impl Detector {
             score,
             margin: 1.0 - (1.0 - score) / (1.0 - rival).max(f32::EPSILON),
         };
-        Detection {
-            cue: detection.cue.filter(|_| detection.is_clear()),
-            ..detection
-        }
+        Detection { cue: detection.cue.filter(|_| detection.is_clear()), ..detection }
     }
 
     /// The best place of a form in the half-sized picture.
@@ -448,16 +445,12 @@ mod tests {
             let [upper, lower] =
                 [(); 2].map(|()| render(rng.random_range(0..FORMS), SIDE, &mut rng));
             let image = RgbImage::from_raw(SIDE as u32, SIDE as u32, upper.rgb.clone()).unwrap();
-            let blob = Picture {
-                rgb: image::imageops::blur(&image, 3.0).into_raw(),
-                ..upper.clone()
-            };
+            let blob =
+                Picture { rgb: image::imageops::blur(&image, 3.0).into_raw(), ..upper.clone() };
             blobs += usize::from(detector.detect(&blob).cue.is_some());
             let middle = SIDE * SIDE / 2 * 3;
-            let half = Picture {
-                rgb: [&upper.rgb[..middle], &lower.rgb[middle..]].concat(),
-                ..upper
-            };
+            let half =
+                Picture { rgb: [&upper.rgb[..middle], &lower.rgb[middle..]].concat(), ..upper };
             halves += usize::from(detector.detect(&half).cue.is_some());
         }
         println!("of {n}: noise {noise}, blobs {blobs}, halves {halves}");

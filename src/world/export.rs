@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use thiserror::Error;
 
-use super::posts::{Split, World};
+use super::posts::World;
+use crate::data::Split;
 use crate::data::{Entity, Example, Picture, PictureSource, Truth};
 
 /// A post could not be written.
@@ -59,10 +60,7 @@ struct Mention<'a> {
 
 impl<'a> From<&'a Entity> for Mention<'a> {
     fn from(entity: &'a Entity) -> Self {
-        Self {
-            name: &entity.name,
-            span: [entity.span.start, entity.span.end],
-        }
+        Self { name: &entity.name, span: [entity.span.start, entity.span.end] }
     }
 }
 
@@ -80,14 +78,9 @@ pub fn export(
     folder: &Path,
 ) -> Result<(), ExportError> {
     let labels = world.relations();
-    let splits = || {
-        Split::ALL
-            .into_iter()
-            .zip(sizes)
-            .filter(|(_, size)| *size > 0)
-    };
+    let splits = || Split::ALL.into_iter().zip(sizes).filter(|(_, size)| *size > 0);
     for (split, _) in splits() {
-        let target = folder.join(split.name());
+        let target = folder.join(split.to_string());
         if target.exists() {
             return Err(ExportError::Exists(target));
         }
@@ -112,7 +105,7 @@ pub fn export(
                 .map_err(cannot_write(&metadata))?;
         }
         lines.flush().map_err(cannot_write(&metadata))?;
-        let target = folder.join(split.name());
+        let target = folder.join(split.to_string());
         fs::rename(&partial, &target).map_err(cannot_write(&target))?;
     }
     Ok(())
@@ -144,10 +137,7 @@ pub fn write_png(picture: &Picture, path: &Path) -> Result<(), ExportError> {
         picture.height as u32,
         image::ExtendedColorType::Rgb8,
     )
-    .map_err(|source| ExportError::Encode {
-        path: path.to_owned(),
-        source,
-    })
+    .map_err(|source| ExportError::Encode { path: path.to_owned(), source })
 }
 
 fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> ExportError {

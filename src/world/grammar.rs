@@ -146,12 +146,10 @@ fn attempt(type_pair: usize, noun: &str, pool: Pool, rng: &mut impl Rng) -> Sent
                 tokens.extend(mention(types.1, pool, rng));
                 tail = from..tokens.len();
             }
-            "C" => {
-                tokens.extend(
-                    noun.split(' ')
-                        .map(|word| if shouted { word.to_uppercase() } else { word.to_owned() }),
-                )
-            }
+            "C" => tokens.extend(
+                noun.split(' ')
+                    .map(|word| if shouted { word.to_uppercase() } else { word.to_owned() }),
+            ),
             "L" => tokens.extend(choose(links(type_pair), rng).split(' ').map(str::to_owned)),
             symbol => expand(symbol, &mut tokens, rng),
         }

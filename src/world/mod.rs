@@ -19,4 +19,4 @@ pub mod statistics;
 pub mod web;
 
 pub use config::{WorldConfig, WorldConfigError};
-pub use posts::{Fidelity, Split, World};
+pub use posts::{Fidelity, World};

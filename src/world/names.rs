@@ -107,8 +107,7 @@ fn stem(pool: Pool, rng: &mut impl Rng) -> String {
 }
 
 fn pick(from: &[&'static str], rng: &mut impl Rng) -> &'static str {
-    from.choose(rng)
-        .expect("every list of name parts is filled")
+    from.choose(rng).expect("every list of name parts is filled")
 }
 
 /// FNV-1a, as stable as the names must be.

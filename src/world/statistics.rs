@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::grammar::Sentence;
-use super::posts::{Draft, Split, World};
+use super::posts::{Draft, World};
 use super::web::{WebOverlap, web_overlap};
+use crate::data::Split;
 
 /// Counts over the posts of one split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,23 +77,16 @@ impl World {
                 .collect()
         };
         WorldStatistics {
-            splits: drafts
-                .iter()
-                .map(|(split, posts)| of_split(*split, posts, labels))
-                .collect(),
+            splits: drafts.iter().map(|(split, posts)| of_split(*split, posts, labels)).collect(),
             shared_sentences: in_several(
                 drafts
                     .iter()
                     .map(|(_, posts)| posts.iter().map(|post| post.sentence.tokens.join(" "))),
             ),
             shared_names: in_several(
-                drafts
-                    .iter()
-                    .map(|(_, posts)| posts.iter().flat_map(|post| names(&post.sentence))),
+                drafts.iter().map(|(_, posts)| posts.iter().flat_map(|post| names(&post.sentence))),
             ),
-            shared_frames: cue_frames(Split::Train)
-                .intersection(&cue_frames(Split::Test))
-                .count(),
+            shared_frames: cue_frames(Split::Train).intersection(&cue_frames(Split::Test)).count(),
             web: web_overlap(self.config()),
         }
     }
@@ -104,9 +98,7 @@ fn of_split(split: Split, posts: &[Draft], labels: usize) -> SplitStatistics {
         by_label[post.hidden.label] += 1;
     }
     let share = |related: bool, wanted: &dyn Fn(&Draft) -> bool| {
-        let group = posts
-            .iter()
-            .filter(|post| (post.hidden.label > 0) == related);
+        let group = posts.iter().filter(|post| (post.hidden.label > 0) == related);
         let hits = group.clone().filter(|post| wanted(post)).count();
         hits as f64 / group.count().max(1) as f64
     };
@@ -114,10 +106,7 @@ fn of_split(split: Split, posts: &[Draft], labels: usize) -> SplitStatistics {
     let shows_picture = |post: &Draft| post.hidden.picture_cue.is_some();
     let tail_first = |post: &Draft| post.sentence.tail.start < post.sentence.head.start;
     let distinct = |items: Vec<String>| items.into_iter().collect::<BTreeSet<_>>().len();
-    let sentences: Vec<String> = posts
-        .iter()
-        .map(|post| post.sentence.tokens.join(" "))
-        .collect();
+    let sentences: Vec<String> = posts.iter().map(|post| post.sentence.tokens.join(" ")).collect();
     let total: usize = posts.iter().map(|post| post.sentence.tokens.len()).sum();
     SplitStatistics {
         split,
@@ -130,30 +119,16 @@ fn of_split(split: Split, posts: &[Draft], labels: usize) -> SplitStatistics {
         tail_first_related: share(true, &tail_first),
         tail_first_unrelated: share(false, &tail_first),
         tokens: total as f64 / posts.len().max(1) as f64,
-        names: distinct(
-            posts
-                .iter()
-                .flat_map(|post| names(&post.sentence))
-                .collect(),
-        ),
-        frames: distinct(
-            posts
-                .iter()
-                .map(|post| post.sentence.frame.to_owned())
-                .collect(),
-        ),
+        names: distinct(posts.iter().flat_map(|post| names(&post.sentence)).collect()),
+        frames: distinct(posts.iter().map(|post| post.sentence.frame.to_owned()).collect()),
         repeated: posts.len() - distinct(sentences),
     }
 }
 
 /// Both names, in one spelling.
 fn names(sentence: &Sentence) -> [String; 2] {
-    [&sentence.head, &sentence.tail].map(|span| {
-        sentence.tokens[span.clone()]
-            .concat()
-            .trim_start_matches('@')
-            .to_lowercase()
-    })
+    [&sentence.head, &sentence.tail]
+        .map(|span| sentence.tokens[span.clone()].concat().trim_start_matches('@').to_lowercase())
 }
 
 /// How many items stand in more than one group.

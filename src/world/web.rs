@@ -132,16 +132,9 @@ fn describe(scene: &Scene, config: &WorldConfig, caption: &mut Vec<String>, rng:
     if rng.random_bool(0.4) {
         push(caption, ",");
         let more: Vec<&str> = if cue_of(scene.form).is_some() {
-            words
-                .iter()
-                .filter(|word| **word != noun)
-                .copied()
-                .collect()
+            words.iter().filter(|word| **word != noun).copied().collect()
         } else {
-            neutral_nouns(config)
-                .into_iter()
-                .filter(|word| *word != noun)
-                .collect()
+            neutral_nouns(config).into_iter().filter(|word| *word != noun).collect()
         };
         let second = *choose(&more, rng);
         push(caption, second);

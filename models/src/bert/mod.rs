@@ -131,12 +131,10 @@ impl<B: Backend> Bert<B> {
         let device = input_ids.device();
         let shape = |keys| [batch, self.heads, n, keys];
         let bias = attention_bias(attention_mask, self.is_decoder, shape(past + n), &device);
-        let cross_bias = encoder
-            .and_then(|encoder| encoder.mask.clone())
-            .and_then(|mask| {
-                let [_, keys] = mask.dims();
-                attention_bias(Some(mask), false, shape(keys), &device)
-            });
+        let cross_bias = encoder.and_then(|encoder| encoder.mask.clone()).and_then(|mask| {
+            let [_, keys] = mask.dims();
+            attention_bias(Some(mask), false, shape(keys), &device)
+        });
         let encoder = encoder.map(|encoder| &encoder.hidden);
 
         let mut hidden = self.embeddings.forward(input_ids, token_type_ids, past);

@@ -142,9 +142,7 @@ impl<B: Backend> ModuleMapper<B> for Fill<'_> {
         let name = self
             .renames
             .iter()
-            .fold(names.join("."), |name, (ours, theirs)| {
-                name.replace(ours, theirs)
-            });
+            .fold(names.join("."), |name, (ours, theirs)| name.replace(ours, theirs));
         let Some(data) = self.weights.remove(&name) else {
             self.wrong.push(format!("missing: {name}"));
             return param;
@@ -160,8 +158,7 @@ impl<B: Backend> ModuleMapper<B> for Fill<'_> {
         }
         let expected = param.lazy_shape();
         if tensor.shape() != expected {
-            self.wrong
-                .push(format!("{name} is {:?}, expected {expected:?}", data.shape));
+            self.wrong.push(format!("{name} is {:?}, expected {expected:?}", data.shape));
             return param;
         }
         let id = param.id;
