@@ -12,7 +12,7 @@ use crate::bert::{BertCache, BertConfig, BertForCausalLm, EncoderStates};
 use crate::decoding::{self, Decoded, Decoding, DecodingError, NextToken, Request};
 use crate::layers::ConfigError;
 use crate::loss::cross_entropy;
-use crate::vit::{Vit, VitConfig};
+use crate::vit::{ViTConfig, Vit};
 
 /// Sizes of a captioner.
 ///
@@ -22,7 +22,7 @@ use crate::vit::{Vit, VitConfig};
 #[serde(default)]
 pub struct CaptionerConfig {
     /// The encoder of pictures.
-    pub vision: VitConfig,
+    pub vision: ViTConfig,
     /// The decoder of text.
     pub text: BertConfig,
 }
@@ -32,7 +32,7 @@ impl CaptionerConfig {
     ///
     /// # Errors
     ///
-    /// Those of [`VitConfig::check`] and [`BertConfig::check`].
+    /// Those of [`ViTConfig::check`] and [`BertConfig::check`].
     pub fn check(&self) -> Result<(), ConfigError> {
         self.vision.check()?;
         self.decoder().check()

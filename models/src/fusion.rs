@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::bert::{Bert, BertConfig};
 use crate::dropout::Dropout;
 use crate::layers::{Activation, ConfigError, attend, dense, merge_heads, split_heads};
-use crate::vit::{Vit, VitConfig};
+use crate::vit::{ViTConfig, Vit};
 
 /// Head and tail.
 const MARKERS: usize = 2;
@@ -26,7 +26,7 @@ pub struct FusionConfig {
     /// The encoder of sentences.
     pub text: BertConfig,
     /// The encoder of pictures.
-    pub vision: VitConfig,
+    pub vision: ViTConfig,
     /// Number of relations, `None` included.
     pub num_labels: usize,
     /// Width of the cross-attention and of the classifier's hidden layer.
@@ -43,7 +43,7 @@ impl Default for FusionConfig {
     fn default() -> Self {
         Self {
             text: BertConfig::default(),
-            vision: VitConfig::default(),
+            vision: ViTConfig::default(),
             num_labels: 23,
             fusion_size: 768,
             fusion_heads: 12,
@@ -58,7 +58,7 @@ impl FusionConfig {
     ///
     /// # Errors
     ///
-    /// Those of [`BertConfig::check`] and [`VitConfig::check`]; a size is zero, the heads do not
+    /// Those of [`BertConfig::check`] and [`ViTConfig::check`]; a size is zero, the heads do not
     /// divide `fusion_size`, or the dropout is no probability.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.text.check()?;
