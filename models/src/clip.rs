@@ -284,12 +284,17 @@ impl<B: Backend> ClipTextModel<B> {
         } else {
             input_ids.equal_elem(self.eos_token_id)
         };
-        // The backends' argmax differ in which of equal values they take: weigh the first most.
-        let weight = Tensor::<B, 1, Int>::arange(0..n as i64, &device)
+        // Not by argmax: the backends differ in which of equal values they take, and in the width
+        // of the integers they return.
+        let rank = Tensor::<B, 1, Int>::arange(0..n as i64, &device)
             .mul_scalar(-1)
             .add_scalar(n as i64)
-            .unsqueeze::<2>();
-        let end = (marks.int() * weight).argmax(1).reshape([batch]);
+            .unsqueeze::<2>(); // n, n - 1, ..., 1
+        let highest = (marks.int() * rank).max_dim(1).reshape([batch]); // 0 without a mark
+        let end = highest
+            .mul_scalar(-1)
+            .add_scalar(n as i64)
+            .remainder_scalar(n as i64);
         let start = Tensor::<B, 1, Int>::arange(0..batch as i64, &device) * n as i64;
         hidden.reshape([batch * n, width]).select(0, start + end)
     }
