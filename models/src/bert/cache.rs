@@ -25,8 +25,20 @@ impl<B: Backend> LayerCache<B> {
 
     /// The keys and values of the encoder states, which `project` computes the first time.
     pub(super) fn cross_or(&mut self, project: impl FnOnce() -> KeyValue<B>) -> KeyValue<B> {
-        self.cross.get_or_insert_with(project).clone()
+        let in_order = || {
+            let (key, value) = project();
+            (in_memory_order(key), in_memory_order(value))
+        };
+        self.cross.get_or_insert_with(in_order).clone()
     }
+}
+
+/// A copy whose elements lie as they are indexed. Split heads are a view, which burn-flex would
+/// otherwise copy element by element in every step that attends to it.
+fn in_memory_order<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 4> {
+    let [batch, ..] = x.dims();
+    let rows = Tensor::arange(0..batch as i64, &x.device());
+    x.select(0, rows)
 }
 
 /// Keys and values of every layer: of the tokens decoded so far, and of the encoder states.
