@@ -1,0 +1,181 @@
+//! Fixtures of `tests/reference/*.py`: a published model's weights, inputs and expected outputs in
+//! one safetensors file, and a module filled with those weights.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
+use safetensors::{Dtype, SafeTensors};
+
+/// One fixture file.
+pub struct Fixture {
+    /// What the file's metadata say under `config`.
+    pub config: serde_json::Value,
+    /// Largest difference that a value may have: ten times that between the reference's own
+    /// results in 32 and in 64 bits.
+    tolerance: f64,
+    tensors: BTreeMap<String, TensorData>,
+}
+
+impl Fixture {
+    /// The file `models/tests/fixtures/<name>.safetensors`.
+    pub fn open(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures")
+            .join(name)
+            .with_extension("safetensors");
+        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let metadata = header.metadata().clone().unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let tensors = tensors.iter().map(|(name, view)| {
+            let (data, shape) = (view.data(), view.shape());
+            let data = match view.dtype() {
+                Dtype::F32 => {
+                    let value = |c: &[u8]| f32::from_le_bytes(c.try_into().unwrap());
+                    let values: Vec<f32> = data.chunks_exact(4).map(value).collect();
+                    TensorData::new(values, shape)
+                }
+                Dtype::I64 => {
+                    let value = |c: &[u8]| i64::from_le_bytes(c.try_into().unwrap());
+                    let values: Vec<i64> = data.chunks_exact(8).map(value).collect();
+                    TensorData::new(values, shape)
+                }
+                other => panic!("{name} is {other:?}"),
+            };
+            (name.to_string(), data)
+        });
+        Self {
+            config: serde_json::from_str(&metadata["config"]).unwrap(),
+            tolerance: 10.0 * metadata["gap"].parse::<f64>().unwrap(),
+            tensors: tensors.collect(),
+        }
+    }
+
+    /// `module` with the file's weights in place of its own.
+    ///
+    /// The name of a parameter in the file is its path in the module after every pair of `renames`
+    /// (ours, theirs) is replaced in it; `gamma` and `beta` of norms are `weight` and `bias` there,
+    /// and weights of linear layers are transposed. Panics with the list unless every parameter is
+    /// filled and every tensor but `in.*` and `out.*` is used.
+    pub fn fill<B: Backend, M: Module<B>>(&self, module: M, renames: &[(&str, &str)]) -> M {
+        let mut fill = Fill {
+            path: Vec::new(),
+            renames,
+            weights: self
+                .tensors
+                .iter()
+                .filter(|(name, _)| !name.starts_with("in.") && !name.starts_with("out."))
+                .collect(),
+            wrong: Vec::new(),
+        };
+        let module = module.map(&mut fill);
+        let unused = fill.weights.keys().map(|name| format!("unused: {name}"));
+        fill.wrong.extend(unused);
+        assert!(fill.wrong.is_empty(), "{}", fill.wrong.join("\n"));
+        module
+    }
+
+    /// The input `in.<name>` of numbers.
+    pub fn floats<B: Backend, const D: usize>(&self, name: &str) -> Tensor<B, D> {
+        Tensor::from_data(self.input(name), &Default::default())
+    }
+
+    /// The input `in.<name>` of ids.
+    pub fn ids<B: Backend, const D: usize>(&self, name: &str) -> Tensor<B, D, Int> {
+        Tensor::from_data(self.input(name), &Default::default())
+    }
+
+    /// The input `in.<name>` of ones and zeros.
+    pub fn mask<B: Backend, const D: usize>(&self, name: &str) -> Tensor<B, D, Bool> {
+        self.ids::<B, D>(name).equal_elem(1)
+    }
+
+    fn input(&self, name: &str) -> TensorData {
+        self.tensors[&format!("in.{name}")].clone()
+    }
+
+    /// Panics unless `actual` has the shape and, within the tolerance, the values of `out.<name>`.
+    pub fn assert_output<B: Backend, const D: usize>(&self, name: &str, actual: Tensor<B, D>) {
+        let expected = &self.tensors[&format!("out.{name}")];
+        let actual = actual.into_data();
+        assert_eq!(actual.shape, expected.shape, "shape of {name}");
+        let worst = actual
+            .iter::<f64>()
+            .zip(expected.iter::<f64>())
+            .map(|(a, e)| (a - e).abs())
+            .fold(
+                0.0,
+                |worst: f64, gap| if gap <= worst { worst } else { gap },
+            );
+        assert!(
+            worst <= self.tolerance,
+            "{name} is off by {worst:e}, tolerance {:e}",
+            self.tolerance
+        );
+    }
+}
+
+struct Fill<'a> {
+    /// Field name and container of each level.
+    path: Vec<(String, String)>,
+    renames: &'a [(&'a str, &'a str)],
+    weights: BTreeMap<&'a String, &'a TensorData>,
+    wrong: Vec<String>,
+}
+
+impl<B: Backend> ModuleMapper<B> for Fill<'_> {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        let name = match (container_type, name) {
+            ("Struct:LayerNorm" | "Struct:GroupNorm", "gamma") => "weight",
+            ("Struct:LayerNorm" | "Struct:GroupNorm", "beta") => "bias",
+            (_, name) => name,
+        };
+        self.path.push((name.into(), container_type.into()));
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let names: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
+        let name = self
+            .renames
+            .iter()
+            .fold(names.join("."), |name, (ours, theirs)| {
+                name.replace(ours, theirs)
+            });
+        let Some(data) = self.weights.remove(&name) else {
+            self.wrong.push(format!("missing: {name}"));
+            return param;
+        };
+        let container = self.path[self.path.len() - 1].1.clone();
+        let mut data = data.clone();
+        if container == "Struct:Linear"
+            && D == 2
+            && data.shape.len() == 4
+            && data.shape[2..] == [1, 1]
+        {
+            // A 1x1 convolution.
+            data.shape = [data.shape[0], data.shape[1]].into();
+        }
+        if data.shape.len() != D {
+            self.wrong.push(format!("{name} is {:?}", data.shape));
+            return param;
+        }
+        let mut tensor = Tensor::<B, D>::from_data(data.clone(), &param.lazy_device());
+        if container == "Struct:Linear" && D == 2 {
+            tensor = tensor.swap_dims(0, 1);
+        }
+        let expected = param.lazy_shape();
+        if tensor.shape() != expected {
+            self.wrong
+                .push(format!("{name} is {:?}, expected {expected:?}", data.shape));
+            return param;
+        }
+        let id = param.id;
+        param.transform_for_load(tensor, id)
+    }
+}
