@@ -4,7 +4,7 @@
 use burn::backend::{Flex, NdArray};
 use burn::tensor::{ElementConversion, Tensor, TensorData, backend::Backend};
 use mi2rage_models::diffusion::{
-    BetaSchedule, Guidance, NoiseSchedule, PredictionType, SamplerConfig, SamplerKind,
+    BetaSchedule, FinalSigma, Guidance, NoiseSchedule, PredictionType, SamplerConfig, SamplerKind,
     ScheduleConfig, TimestepSpacing, sample,
 };
 use serde::Deserialize;
@@ -136,6 +136,8 @@ fn pndm_gives_the_golden_of_diffusers<B: Backend>() {
 fn dpm_solver_gives_the_golden_of_diffusers<B: Backend>() {
     let config = SamplerConfig {
         timestep_spacing: TimestepSpacing::Linspace,
+        final_sigmas_type: FinalSigma::SigmaMin,
+        lower_order_final: false,
         ..Default::default()
     };
     let found = full_loop::<B>(SamplerKind::DpmSolverPlusPlus2M, linear(), config);
@@ -185,7 +187,7 @@ fn quad<B: Backend>(values: [f64; 4]) -> Tensor<B, 4> {
 
 fn every_step_of_every_sampler_is_that_of_diffusers<B: Backend>() {
     let cases = reference().trajectories;
-    assert_eq!(cases.len(), 132);
+    assert_eq!(cases.len(), 135);
     for case in cases {
         let name = format!("{:?} {:?} {:?}", case.kind, case.schedule, case.sampler);
         let schedule = case.schedule.init().unwrap();
@@ -208,14 +210,17 @@ fn every_step_of_every_sampler_is_that_of_diffusers<B: Backend>() {
             let output = (x.clone() * 1.3 + t / 300.0).sin() * 0.7 + x * 0.2;
             sample = sampler.step(output, step, sample, &mut noise);
             let found: Vec<f32> = sample.clone().into_data().to_vec().unwrap();
-            // What is lost by rounding is lost relative to the largest value so far.
+            // What is lost by rounding is lost relative to the largest value so far. diffusers'
+            // betas are in 32 bits, which shows where they come close to 1.
+            let cosine = case.schedule.beta_schedule == BetaSchedule::SquaredCosine;
+            let tolerance = if cosine { 2e-4 } else { 2e-6 };
             largest = expected
                 .iter()
                 .fold(largest, |largest, value| largest.max(value.abs()));
             for (found, expected) in found.into_iter().zip(expected) {
                 let gap = (f64::from(found) - expected).abs();
                 assert!(
-                    gap <= 1e-5 * largest,
+                    gap <= tolerance * largest,
                     "{name}: step {step}, {found} for {expected}"
                 );
             }
@@ -297,7 +302,10 @@ fn a_gaussian_comes_out_with_its_variance<B: Backend>() {
                 ..linear()
             };
             let schedule = config.init().unwrap();
-            let settings = SamplerConfig::default();
+            let settings = SamplerConfig {
+                timestep_spacing: TimestepSpacing::Linspace,
+                ..Default::default()
+            };
             let mut sampler = kind.init::<B>(&schedule, &settings, 500).unwrap();
             // The first sample is all noise to within the schedule's last product, 4e-5.
             let start = Tensor::ones([1, 1, 1, 1], &Default::default());
@@ -325,7 +333,7 @@ fn a_gaussian_comes_out_with_its_variance<B: Backend>() {
 fn ancestral_sampling_gives_a_gaussian_its_variance<B: Backend>() {
     let deviation = 0.4;
     let schedule = linear().init().unwrap();
-    let steps = 100;
+    let steps = 1000;
     let mut sampler = SamplerKind::Ddpm
         .init::<B>(&schedule, &SamplerConfig::default(), steps)
         .unwrap();

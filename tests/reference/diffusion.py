@@ -287,6 +287,9 @@ def samplers():
         ("ddim", dict(clip_sample_range=0.5, set_alpha_to_one=False), 9),
         ("ddim", dict(eta=0.6), 9),
         ("dpmpp_2m", {}, 20),
+        ("dpmpp_2m", dict(final_sigmas_type="sigma_min"), 9),
+        ("dpmpp_2m", dict(final_sigmas_type="sigma_min", lower_order_final=False), 9),
+        ("euler", dict(final_sigmas_type="sigma_min"), 9),
         ("pndm", dict(skip_prk_steps=False, set_alpha_to_one=False), 9),
         ("pndm", dict(skip_prk_steps=True, set_alpha_to_one=False), 9),
     ]:
@@ -294,7 +297,7 @@ def samplers():
     spread_out = []
     for kind in KINDS:
         for spacing in ("leading", "linspace", "trailing"):
-            for steps in (1, 2, 3, 7, 16, 30, 37, 64, 300, 499):
+            for steps in (1, 2, 3, 7, 16, 30, 37, 64, 300, 500):
                 settings = dict(timestep_spacing=spacing)
                 if kind == "pndm":
                     settings["skip_prk_steps"] = True
