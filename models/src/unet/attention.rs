@@ -2,6 +2,8 @@ use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
 use burn::tensor::activation::softmax;
 
+use crate::kernels::linear;
+
 /// Multi-head attention of picture positions to themselves or to the condition
 /// (diffusers' `Attention`).
 #[derive(Module, Debug)]
@@ -55,15 +57,18 @@ impl<B: Backend> Attention<B> {
             x.reshape([b, length, self.heads, width]).swap_dims(1, 2) // [b, heads, length, width]
         };
         // The scale goes to the queries: they are smaller than the logits wherever it matters.
-        let query = split(self.to_q.forward(hidden) * (width as f64).powf(-0.5));
-        let key = split(self.to_k.forward(context.clone()));
-        let value = split(self.to_v.forward(context));
+        let query = split(linear(&self.to_q, hidden) * (width as f64).powf(-0.5));
+        let key = split(linear(&self.to_k, context.clone()));
+        let value = split(linear(&self.to_v, context));
 
         let mut logits = query.matmul(key.transpose()); // [b, heads, n, m]
         if let Some(bias) = bias {
             logits = logits + bias.clone();
         }
         let attended = softmax(logits, 3).matmul(value); // [b, heads, n, width]
-        self.to_out[0].forward(attended.swap_dims(1, 2).reshape([b, n, channels]))
+        linear(
+            &self.to_out[0],
+            attended.swap_dims(1, 2).reshape([b, n, channels]),
+        )
     }
 }

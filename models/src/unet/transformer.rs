@@ -1,9 +1,9 @@
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::prelude::*;
-use burn::tensor::activation::gelu;
 
 use super::Attention;
 use crate::blocks::GroupNorm;
+use crate::kernels::{geglu, linear};
 
 /// The first layer of the feed-forward network: a gated linear unit with gelu
 /// (Shazeer 2020; diffusers' `GEGLU`).
@@ -38,14 +38,8 @@ impl<B: Backend> FeedForward<B> {
     /// # Shapes
     /// - input and output: `[b, n, c]`
     pub fn forward(&self, input: Tensor<B, 3>) -> Tensor<B, 3> {
-        let [values, gates] = self
-            .net_0
-            .proj
-            .forward(input)
-            .chunk(2, 2)
-            .try_into()
-            .expect("two chunks of an even width");
-        self.net_2.forward(values * gelu(gates))
+        let inner = geglu(linear(&self.net_0.proj, input)); // [b, n, 4c]
+        linear(&self.net_2, inner)
     }
 }
 
@@ -159,10 +153,10 @@ impl<B: Backend> Transformer<B> {
     ) -> Tensor<B, 4> {
         let [b, h, w, c] = input.dims();
         let positions = self.norm.forward(input.clone()).reshape([b, h * w, c]);
-        let mut hidden = self.proj_in.forward(positions);
+        let mut hidden = linear(&self.proj_in, positions);
         for block in &self.transformer_blocks {
             hidden = block.forward(hidden, context, bias);
         }
-        self.proj_out.forward(hidden).reshape([b, h, w, c]) + input
+        linear(&self.proj_out, hidden).reshape([b, h, w, c]) + input
     }
 }

@@ -3,6 +3,7 @@ use burn::prelude::*;
 use burn::tensor::activation::softmax;
 
 use crate::blocks::{Downsample, GroupNorm, ResnetBlock, ResnetSizes, Stride, Upsample};
+use crate::kernels::linear;
 
 /// diffusers fixes the epsilon of all the autoencoder's normalisations.
 pub(super) const EPSILON: f64 = 1e-6;
@@ -148,11 +149,11 @@ impl<B: Backend> MidAttention<B> {
             .group_norm
             .forward(input.clone())
             .reshape([b, h * w, c]);
-        let query = self.to_q.forward(hidden.clone()) * (c as f64).powf(-0.5);
-        let key = self.to_k.forward(hidden.clone());
-        let value = self.to_v.forward(hidden);
+        let query = linear(&self.to_q, hidden.clone()) * (c as f64).powf(-0.5);
+        let key = linear(&self.to_k, hidden.clone());
+        let value = linear(&self.to_v, hidden);
         let attended = softmax(query.matmul(key.transpose()), 2).matmul(value); // [b, hw, c]
-        self.to_out[0].forward(attended).reshape([b, h, w, c]) + input
+        linear(&self.to_out[0], attended).reshape([b, h, w, c]) + input
     }
 }
 
