@@ -2,10 +2,11 @@ use burn::prelude::*;
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::PaddedConvOptions;
 use burn_flex::FlexTensor;
-use gemm::Parallelism;
 use rayon::prelude::*;
 
 use super::flex::{self, FlexOperation};
+use super::matrix::{Matrix, multiply};
+use super::vector::widest;
 use super::{parts, sum_in_order};
 use crate::blocks::Stride;
 
@@ -113,6 +114,7 @@ impl Sizes {
 
     /// Calls `visit` with the place of every run of input numbers that a line of output pixels
     /// reads: its start in the gathered line, its start in the sample and its length.
+    #[inline(always)]
     fn for_each_run(&self, line: usize, mut visit: impl FnMut(usize, usize, usize)) {
         let c = self.channels_in;
         for kernel_row in 0..3 {
@@ -152,14 +154,16 @@ impl Sizes {
 
     /// Adds gathered lines to where they were gathered from.
     fn scatter(&self, gathered: &[f32], first_line: usize, sample: &mut [f32]) {
-        for (i, gathered) in gathered.chunks_exact(self.out_w * self.row()).enumerate() {
-            self.for_each_run(first_line + i, |from, to, length| {
-                let sums = sample[to..to + length].iter_mut();
-                for (sum, value) in sums.zip(&gathered[from..from + length]) {
-                    *sum += value;
-                }
-            });
-        }
+        widest(|| {
+            for (i, gathered) in gathered.chunks_exact(self.out_w * self.row()).enumerate() {
+                self.for_each_run(first_line + i, |from, to, length| {
+                    let sums = sample[to..to + length].iter_mut();
+                    for (sum, value) in sums.zip(&gathered[from..from + length]) {
+                        *sum += value;
+                    }
+                });
+            }
+        });
     }
 
     /// `[out, in, 9]` to `[9, in, out]`.
@@ -185,77 +189,6 @@ impl Sizes {
             }
         }
         weight
-    }
-}
-
-/// A matrix in row-major order, or the transpose of one.
-#[derive(Clone, Copy)]
-struct Matrix<'a> {
-    values: &'a [f32],
-    rows: usize,
-    columns: usize,
-    transposed: bool,
-}
-
-impl<'a> Matrix<'a> {
-    fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
-        assert_eq!(values.len(), rows * columns, "a matrix has all its values");
-        Self {
-            values,
-            rows,
-            columns,
-            transposed: false,
-        }
-    }
-
-    fn transpose(self) -> Self {
-        Self {
-            rows: self.columns,
-            columns: self.rows,
-            transposed: !self.transposed,
-            ..self
-        }
-    }
-
-    /// From one column to the next, from one row to the next.
-    fn strides(&self) -> (isize, isize) {
-        if self.transposed {
-            (self.rows as isize, 1)
-        } else {
-            (1, self.columns as isize)
-        }
-    }
-}
-
-/// Writes the product to `output`, or adds it. On one thread: the callers divide the work.
-fn multiply(output: &mut [f32], add: bool, left: Matrix<'_>, right: Matrix<'_>) {
-    assert_eq!(left.columns, right.rows, "the factors fit");
-    assert_eq!(output.len(), left.rows * right.columns, "the product fits");
-    let ((left_column, left_row), (right_column, right_row)) = (left.strides(), right.strides());
-    // SAFETY: each matrix has `rows * columns` values, so that with its strides every index below
-    // `rows` and `columns` lies within it; `output` is borrowed mutably, so none overlaps it.
-    unsafe {
-        gemm::gemm(
-            left.rows,
-            right.columns,
-            left.columns,
-            output.as_mut_ptr(),
-            1,
-            right.columns as isize,
-            add,
-            left.values.as_ptr(),
-            left_column,
-            left_row,
-            right.values.as_ptr(),
-            right_column,
-            right_row,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
     }
 }
 
@@ -285,7 +218,14 @@ impl FlexOperation<3> for Convolution {
                             pixel.copy_from_slice(bias);
                         }
                         let gathered = Matrix::new(gathered, pixels, row);
-                        multiply(output, true, gathered, Matrix::new(&matrix, row, out));
+                        multiply(
+                            output,
+                            out,
+                            true,
+                            1.0,
+                            gathered,
+                            Matrix::new(&matrix, row, out),
+                        );
                     }
                 },
             );
@@ -345,11 +285,11 @@ impl FlexOperation<3> for Convolution {
                         if wants_weight {
                             sizes.gather(sample, i * lines, gathered);
                             let rows = Matrix::new(gathered, pixels, row).transpose();
-                            multiply(&mut to_matrix, true, rows, gradient);
+                            multiply(&mut to_matrix, out, true, 1.0, rows, gradient);
                         }
                         if let Some(to_sample) = &mut to_sample {
                             let matrix = Matrix::new(&matrix, row, out).transpose();
-                            multiply(gathered, false, gradient, matrix);
+                            multiply(gathered, row, false, 1.0, gradient, matrix);
                             sizes.scatter(gathered, i * lines, to_sample);
                         }
                     }

@@ -4,7 +4,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::flex::{self, FlexOperation};
-use super::vector::normal;
+use super::vector::{normal, widest};
 
 /// The first half of the last dimension times gelu of the second (Shazeer 2020), with the exact
 /// gelu, `x * Phi(x)`.
@@ -34,15 +34,17 @@ impl FlexOperation<1> for Geglu {
             .par_chunks_mut(n * width)
             .zip(flex::values(input).par_chunks(n * double))
             .for_each(|(output, input)| {
-                let rows = output
-                    .chunks_exact_mut(width)
-                    .zip(input.chunks_exact(double));
-                for (output, input) in rows {
-                    let (values, gates) = input.split_at(width);
-                    for ((output, value), &gate) in output.iter_mut().zip(values).zip(gates) {
-                        *output = value * gate * normal(gate).0;
+                widest(|| {
+                    let rows = output
+                        .chunks_exact_mut(width)
+                        .zip(input.chunks_exact(double));
+                    for (output, input) in rows {
+                        let (values, gates) = input.split_at(width);
+                        for ((output, value), &gate) in output.iter_mut().zip(values).zip(gates) {
+                            *output = value * gate * normal(gate).0;
+                        }
                     }
-                }
+                });
             });
         flex::tensor(output, [b, n, width])
     }
@@ -61,19 +63,24 @@ impl FlexOperation<1> for Geglu {
             .zip(flex::values(input).par_chunks(n * double))
             .zip(flex::values(gradient).par_chunks(n * width))
             .for_each(|((output, input), gradient)| {
-                let rows = output
-                    .chunks_exact_mut(double)
-                    .zip(input.chunks_exact(double))
-                    .zip(gradient.chunks_exact(width));
-                for ((output, input), gradient) in rows {
-                    let (to_values, to_gates) = output.split_at_mut(width);
-                    let (values, gates) = input.split_at(width);
-                    for i in 0..width {
-                        let (phi, density) = normal(gates[i]);
-                        to_values[i] = gradient[i] * gates[i] * phi;
-                        to_gates[i] = gradient[i] * values[i] * (phi + gates[i] * density);
+                widest(|| {
+                    let rows = output
+                        .chunks_exact_mut(double)
+                        .zip(input.chunks_exact(double))
+                        .zip(gradient.chunks_exact(width));
+                    for ((output, input), gradient) in rows {
+                        let (to_values, to_gates) = output.split_at_mut(width);
+                        let (values, gates) = input.split_at(width);
+                        let outputs = to_values.iter_mut().zip(to_gates);
+                        let inputs = values.iter().zip(gates).zip(gradient);
+                        for ((to_value, to_gate), ((&value, &gate), &slope)) in outputs.zip(inputs)
+                        {
+                            let (phi, density) = normal(gate);
+                            *to_value = slope * gate * phi;
+                            *to_gate = slope * value * (phi + gate * density);
+                        }
                     }
-                }
+                });
             });
         [Some(flex::tensor(output, [b, n, double]))]
     }

@@ -4,7 +4,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::flex::{self, FlexOperation};
-use super::vector::sigmoid;
+use super::vector::{sigmoid, widest};
 use super::{parts, sum_in_order};
 
 /// Group normalisation over channels-last pictures, followed by silu where asked for.
@@ -70,6 +70,7 @@ struct GroupNormalisation {
 
 impl GroupNormalisation {
     /// Spreads each group's mean over its channels.
+    #[inline(always)]
     fn group_means(&self, sums: &mut [f32], pixels: usize) {
         let width = sums.len() / self.groups;
         for group in sums.chunks_exact_mut(width) {
@@ -79,6 +80,7 @@ impl GroupNormalisation {
     }
 
     /// Mean and reciprocal deviation of a sample, for each channel.
+    #[inline(always)]
     fn moments(&self, sample: &[f32], channels: usize) -> (Vec<f32>, Vec<f32>) {
         let pixels = sample.len() / channels;
         let mut mean = vec![0.0; channels];
@@ -102,7 +104,29 @@ impl GroupNormalisation {
         (mean, scale)
     }
 
+    /// Writes a sample's output.
+    #[inline(always)]
+    fn sample_forward(&self, sample: &[f32], gamma: &[f32], beta: &[f32], output: &mut [f32]) {
+        let channels = gamma.len();
+        let (mut shift, mut scale) = self.moments(sample, channels);
+        for c in 0..channels {
+            scale[c] *= gamma[c];
+            shift[c] = beta[c] - shift[c] * scale[c];
+        }
+        let rows = output
+            .chunks_exact_mut(channels)
+            .zip(sample.chunks_exact(channels));
+        for (output, pixel) in rows {
+            let weights = scale.iter().zip(&shift);
+            for ((output, pixel), (scale, shift)) in output.iter_mut().zip(pixel).zip(weights) {
+                let x = pixel * scale + shift;
+                *output = if self.silu { x * sigmoid(x) } else { x };
+            }
+        }
+    }
+
     /// Writes a sample's gradient to `output` and adds those of gamma and beta to theirs.
+    #[inline(always)]
     fn sample_backward(
         &self,
         sample: &[f32],
@@ -121,7 +145,12 @@ impl GroupNormalisation {
             .chunks_exact_mut(channels)
             .zip(sample.chunks_exact(channels))
             .zip(gradient.chunks_exact(channels));
+        let (mean, scale) = (&mean[..channels], &scale[..channels]);
+        let (gamma, beta) = (&gamma[..channels], &beta[..channels]);
+        let (sums, products) = (&mut sums[..channels], &mut products[..channels]);
         for ((output, pixel), gradient) in rows {
+            let (output, pixel) = (&mut output[..channels], &pixel[..channels]);
+            let gradient = &gradient[..channels];
             for c in 0..channels {
                 let normal = (pixel[c] - mean[c]) * scale[c];
                 let mut slope = gradient[c];
@@ -141,12 +170,13 @@ impl GroupNormalisation {
             sums[c] *= gamma[c];
             products[c] *= gamma[c];
         }
-        self.group_means(&mut sums, pixels);
-        self.group_means(&mut products, pixels);
+        self.group_means(sums, pixels);
+        self.group_means(products, pixels);
         let rows = output
             .chunks_exact_mut(channels)
             .zip(sample.chunks_exact(channels));
         for (output, pixel) in rows {
+            let (output, pixel) = (&mut output[..channels], &pixel[..channels]);
             for c in 0..channels {
                 let normal = (pixel[c] - mean[c]) * scale[c];
                 output[c] = (output[c] * gamma[c] - sums[c] - normal * products[c]) * scale[c];
@@ -164,19 +194,7 @@ impl FlexOperation<3> for GroupNormalisation {
             .par_chunks_mut(h * w * c)
             .zip(flex::values(input).par_chunks(h * w * c))
             .for_each(|(output, sample)| {
-                let (mean, mut scale) = self.moments(sample, c);
-                let mut shift = mean;
-                for i in 0..c {
-                    scale[i] *= gamma[i];
-                    shift[i] = beta[i] - shift[i] * scale[i];
-                }
-                let rows = output.chunks_exact_mut(c).zip(sample.chunks_exact(c));
-                for (output, pixel) in rows {
-                    for i in 0..c {
-                        let x = pixel[i] * scale[i] + shift[i];
-                        output[i] = if self.silu { x * sigmoid(x) } else { x };
-                    }
-                }
+                widest(|| self.sample_forward(sample, gamma, beta, output));
             });
         flex::tensor(output, [b, h, w, c])
     }
@@ -201,13 +219,9 @@ impl FlexOperation<3> for GroupNormalisation {
                 let (mut to_gamma, mut to_beta) = (vec![0.0; c], vec![0.0; c]);
                 for (output, sample) in output.chunks_exact_mut(size).zip(samples) {
                     let range = sample * size..(sample + 1) * size;
-                    self.sample_backward(
-                        &input[range.clone()],
-                        &gradient[range],
-                        weights,
-                        output,
-                        [&mut to_gamma, &mut to_beta],
-                    );
+                    let (sample, gradient) = (&input[range.clone()], &gradient[range]);
+                    let sums = [to_gamma.as_mut_slice(), to_beta.as_mut_slice()];
+                    widest(|| self.sample_backward(sample, gradient, weights, output, sums));
                 }
                 (to_gamma, to_beta)
             })

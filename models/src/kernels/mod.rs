@@ -8,13 +8,16 @@
 //! Sums over samples are taken in parts that do not depend on the number of threads, so that a
 //! training gives the same weights on any machine of one kind.
 
+mod attention;
 mod conv3x3;
 mod flex;
 mod geglu;
 mod group_norm;
 mod linear;
+mod matrix;
 mod vector;
 
+pub use attention::attention;
 pub use conv3x3::conv3x3;
 pub use geglu::geglu;
 pub use group_norm::group_norm;

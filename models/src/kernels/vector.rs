@@ -1,5 +1,46 @@
 //! Elementary functions as straight arithmetic, which the compiler turns into vector instructions;
 //! the standard library's are calls, one value at a time.
+//!
+//! The results do not depend on how wide the vectors are: nothing here is fused or reordered.
+
+/// Runs `work` compiled for the widest vectors that the machine has.
+#[inline(always)]
+pub(super) fn widest<R>(work: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(work)
+}
+
+/// How many partial results [`sum`] and [`largest`] keep, so that they need not wait for each
+/// addition; the sum is the same on all machines.
+const LANES: usize = 16;
+
+/// The sum, in [`LANES`] interleaved parts.
+#[inline(always)]
+pub(super) fn sum(values: &[f32]) -> f32 {
+    fold(values, 0.0, |sum, value| sum + value)
+}
+
+/// The largest value.
+#[inline(always)]
+pub(super) fn largest(values: &[f32]) -> f32 {
+    fold(values, f32::NEG_INFINITY, |largest, value| {
+        if value > largest { value } else { largest }
+    })
+}
+
+#[inline(always)]
+fn fold(values: &[f32], start: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; LANES];
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, &value) in lanes.iter_mut().zip(chunk) {
+            *lane = combine(*lane, value);
+        }
+    }
+    for (lane, &value) in lanes.iter_mut().zip(rest) {
+        *lane = combine(*lane, value);
+    }
+    lanes.into_iter().fold(start, combine)
+}
 
 /// `e^x`, relative error below 2e-7; saturates outside of -87 to 88.
 ///

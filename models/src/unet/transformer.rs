@@ -77,12 +77,12 @@ impl<B: Backend> BasicTransformerBlock<B> {
     /// # Shapes
     /// - hidden and output: `[b, n, c]`
     /// - context: `[b, m, d]`
-    /// - bias: `[b, 1, 1, m]`
+    /// - bias: `[b, 1, m]`
     pub fn forward(
         &self,
         hidden: Tensor<B, 3>,
         context: &Tensor<B, 3>,
-        bias: Option<&Tensor<B, 4>>,
+        bias: Option<&Tensor<B, 3>>,
     ) -> Tensor<B, 3> {
         let normal = self.norm1.forward(hidden.clone());
         let hidden = self.attn1.forward(normal.clone(), normal, None) + hidden;
@@ -144,12 +144,12 @@ impl<B: Backend> Transformer<B> {
     /// # Shapes
     /// - input and output: `[b, h, w, c]`
     /// - context: `[b, m, d]`
-    /// - bias: `[b, 1, 1, m]`
+    /// - bias: `[b, 1, m]`
     pub fn forward(
         &self,
         input: Tensor<B, 4>,
         context: &Tensor<B, 3>,
-        bias: Option<&Tensor<B, 4>>,
+        bias: Option<&Tensor<B, 3>>,
     ) -> Tensor<B, 4> {
         let [b, h, w, c] = input.dims();
         let positions = self.norm.forward(input.clone()).reshape([b, h * w, c]);
