@@ -40,6 +40,18 @@ impl<B: Backend> Convolution3x3<B> {
     /// - input: `[b, h, w, in]`
     /// - output: `[b, h', w', out]`, `h' = h` for [`Stride::One`], else half of it
     pub fn forward(&self, input: Tensor<B, 4>, stride: Stride) -> Tensor<B, 4> {
-        kernels::conv3x3(input, self.weight.val(), self.bias.val(), stride)
+        let bias = self.bias.val().unsqueeze();
+        kernels::conv3x3(input, self.weight.val(), bias, stride)
+    }
+
+    /// The convolution of stride 1 with `shift` added to every pixel of a sample.
+    ///
+    /// # Shapes
+    /// - input: `[b, h, w, in]`
+    /// - shift: `[b, out]`
+    /// - output: `[b, h, w, out]`
+    pub fn forward_shifted(&self, input: Tensor<B, 4>, shift: Tensor<B, 2>) -> Tensor<B, 4> {
+        let bias = self.bias.val().unsqueeze::<2>() + shift;
+        kernels::conv3x3(input, self.weight.val(), bias, Stride::One)
     }
 }

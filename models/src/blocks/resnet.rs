@@ -2,6 +2,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
 
 use super::{Convolution3x3, GroupNorm, Stride};
+use crate::kernels;
 
 /// Two normalised convolutions around a residual, with the time added between them
 /// (diffusers' `ResnetBlock2D`; the autoencoder's have no time).
@@ -60,16 +61,17 @@ impl<B: Backend> ResnetBlock<B> {
     /// - output: `[b, h, w, out]`
     pub fn forward(&self, input: Tensor<B, 4>, time: Option<&Tensor<B, 2>>) -> Tensor<B, 4> {
         let hidden = self.norm1.forward_silu(input.clone());
-        let mut hidden = self.conv1.forward(hidden, Stride::One); // [b, h, w, out]
-        if let (Some(project), Some(time)) = (&self.time_emb_proj, time) {
-            let shift = project.forward(time.clone()); // [b, out]
-            let [b, out] = shift.dims();
-            hidden = hidden + shift.reshape([b, 1, 1, out]);
-        }
+        let hidden = match (&self.time_emb_proj, time) {
+            (Some(project), Some(time)) => {
+                let shift = project.forward(time.clone()); // [b, out]
+                self.conv1.forward_shifted(hidden, shift)
+            }
+            _ => self.conv1.forward(hidden, Stride::One),
+        }; // [b, h, w, out]
         let hidden = self.norm2.forward_silu(hidden);
         let hidden = self.conv2.forward(hidden, Stride::One);
         match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(input) + hidden,
+            Some(shortcut) => kernels::linear(shortcut, input) + hidden,
             None => input + hidden,
         }
     }

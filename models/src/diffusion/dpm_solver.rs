@@ -1,16 +1,18 @@
 use burn::prelude::*;
 
 use super::sampler::{NoiseSource, as_floats, check_steps};
-use super::{DiffusionError, NoiseSchedule, Sampler, SamplerConfig, SamplerKind};
+use super::{DiffusionError, FinalSigma, NoiseSchedule, Sampler, SamplerConfig, SamplerKind};
 
 /// DPM-Solver++ 2M (Lu et al. 2022, algorithm 2) in its midpoint form: a second-order multistep
-/// solver over the predicted sample, its first and last steps of first order.
+/// solver over the predicted sample, its first step of first order.
 #[derive(Clone, Debug)]
 pub struct DpmSolver<B: Backend> {
     schedule: NoiseSchedule,
     times: Vec<f64>,
     /// Signal and noise before each step, and after the last.
     levels: Vec<Level>,
+    /// Where the last step leads to no noise, only the first order is finite.
+    first_order_final: bool,
     previous: Option<Tensor<B, 4>>,
 }
 
@@ -47,18 +49,25 @@ impl<B: Backend> DpmSolver<B> {
         let mut timesteps =
             config.timestep_spacing.offset_timesteps(train, count, config.steps_offset)?;
         timesteps.truncate(steps);
+        let level = |alpha: f64| Level {
+            alpha: alpha.sqrt(),
+            sigma: (1.0 - alpha).sqrt(),
+        };
         let mut levels: Vec<Level> = timesteps
             .iter()
-            .map(|&timestep| {
-                let alpha = schedule.alpha_cumprod(timestep);
-                Level { alpha: alpha.sqrt(), sigma: (1.0 - alpha).sqrt() }
-            })
+            .map(|&timestep| level(schedule.alpha_cumprod(timestep)))
             .collect();
-        levels.push(Level { alpha: 1.0, sigma: 0.0 });
+        let to_zero = config.final_sigmas_type == FinalSigma::Zero;
+        levels.push(level(if to_zero {
+            1.0
+        } else {
+            schedule.alpha_cumprod(0)
+        }));
         Ok(Self {
             schedule: schedule.clone(),
             times: as_floats(&timesteps),
             levels,
+            first_order_final: to_zero || (config.lower_order_final && steps < 15),
             previous: None,
         })
     }
@@ -77,10 +86,11 @@ impl<B: Backend> Sampler<B> for DpmSolver<B> {
         _noise: NoiseSource<'_, B>,
     ) -> Tensor<B, 4> {
         let (from, to) = (self.levels[step], self.levels[step + 1]);
-        let original =
-            self.schedule.denoise(model_output, sample.clone(), from.alpha.powi(2)).original;
-        // The last step leads to no noise, where only the first order is finite.
-        let last = step + 1 == self.times.len();
+        let original = self
+            .schedule
+            .denoise(model_output, sample.clone(), from.alpha.powi(2))
+            .original;
+        let last = self.first_order_final && step + 1 == self.times.len();
         let previous = self.previous.replace(original.clone());
         let (Some(previous), false) = (previous, last || step == 0) else {
             // alpha_t (1 - exp(-h)) with h = lambda_t - lambda_s, written so that it is finite at

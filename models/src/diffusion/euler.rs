@@ -2,7 +2,9 @@ use burn::prelude::*;
 
 use super::sampler::{NoiseSource, as_floats, check_steps};
 use super::timesteps::linspace;
-use super::{DiffusionError, NoiseSchedule, Sampler, SamplerConfig, SamplerKind, TimestepSpacing};
+use super::{
+    DiffusionError, FinalSigma, NoiseSchedule, Sampler, SamplerConfig, SamplerKind, TimestepSpacing,
+};
 
 /// Euler's method on the probability flow (Karras et al. 2022, algorithm 2 without churn).
 ///
@@ -38,8 +40,16 @@ impl Euler {
             TimestepSpacing::Leading => (sigmas[0].powi(2) + 1.0).sqrt(),
             TimestepSpacing::Linspace | TimestepSpacing::Trailing => sigmas[0],
         };
-        sigmas.push(0.0);
-        Ok(Self { schedule: schedule.clone(), times, sigmas, init_noise_sigma })
+        sigmas.push(match config.final_sigmas_type {
+            FinalSigma::Zero => 0.0,
+            FinalSigma::SigmaMin => schedule.sigma(0.0),
+        });
+        Ok(Self {
+            schedule: schedule.clone(),
+            times,
+            sigmas,
+            init_noise_sigma,
+        })
     }
 }
 

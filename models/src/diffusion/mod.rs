@@ -23,6 +23,6 @@ pub use error::DiffusionError;
 pub use euler::Euler;
 pub use guidance::Guidance;
 pub use pndm::Pndm;
-pub use sampler::{NoiseSource, Sampler, SamplerConfig, SamplerKind, sample};
+pub use sampler::{FinalSigma, NoiseSource, Sampler, SamplerConfig, SamplerKind, sample};
 pub use schedule::{BetaSchedule, NoiseSchedule, PredictionType, ScheduleConfig};
 pub use timesteps::TimestepSpacing;

@@ -81,13 +81,13 @@ impl<B: Backend> Pndm<B> {
         output: Tensor<B, 4>,
     ) -> Tensor<B, 4> {
         let alpha = self.schedule.alpha_cumprod(timestep);
-        let alpha_previous =
-            previous.map_or(self.final_alpha, |timestep| self.schedule.alpha_cumprod(timestep));
-        let epsilon = self.schedule.denoise(output, sample.clone(), alpha).epsilon;
-        let denominator =
-            alpha * (1.0 - alpha_previous).sqrt() + (alpha * (1.0 - alpha) * alpha_previous).sqrt();
-        sample * (alpha_previous / alpha).sqrt()
-            - epsilon * ((alpha_previous - alpha) / denominator)
+        let alpha_previous = previous.map_or(self.final_alpha, |timestep| {
+            self.schedule.alpha_cumprod(timestep)
+        });
+        // Equation 9 is DDIM's step, here so written that nothing large cancels where little of the
+        // sample is left.
+        let denoised = self.schedule.denoise(output, sample, alpha);
+        denoised.original * alpha_previous.sqrt() + denoised.epsilon * (1.0 - alpha_previous).sqrt()
     }
 
     /// A quarter of a Runge-Kutta step (equation 13).

@@ -150,6 +150,16 @@ impl From<SamplerKind> for String {
     }
 }
 
+/// The noise that is left after the last step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinalSigma {
+    /// None.
+    Zero,
+    /// That of the first training step.
+    SigmaMin,
+}
+
 /// Settings of the samplers, with diffusers' keys. Each sampler reads those that it knows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -164,6 +174,11 @@ pub struct SamplerConfig {
     pub clip_sample_range: Option<f64>,
     /// DDIM and PNDM: the last step leads to the sample without noise, not to the first timestep.
     pub set_alpha_to_one: bool,
+    /// DPM-Solver++ and Euler: where the last step leads.
+    pub final_sigmas_type: FinalSigma,
+    /// DPM-Solver++: of fewer than 15 steps the last is of first order; it always is where it
+    /// leads to no noise.
+    pub lower_order_final: bool,
     /// PNDM: starts with multistep at once, as Stable Diffusion, not with Runge-Kutta steps.
     pub skip_prk_steps: bool,
 }
@@ -176,6 +191,8 @@ impl Default for SamplerConfig {
             eta: 0.0,
             clip_sample_range: None,
             set_alpha_to_one: true,
+            final_sigmas_type: FinalSigma::Zero,
+            lower_order_final: true,
             skip_prk_steps: true,
         }
     }

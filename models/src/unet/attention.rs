@@ -1,6 +1,7 @@
 use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
-use burn::tensor::activation::softmax;
+
+use crate::kernels::{attention, linear};
 
 /// Multi-head attention of picture positions to themselves or to the condition
 /// (diffusers' `Attention`).
@@ -36,30 +37,18 @@ impl<B: Backend> Attention<B> {
     /// # Shapes
     /// - hidden: `[b, n, channels]`
     /// - context: `[b, m, context]`
-    /// - bias: `[b, 1, 1, m]`
+    /// - bias: `[b, 1, m]`
     /// - output: `[b, n, channels]`
     pub fn forward(
         &self,
         hidden: Tensor<B, 3>,
         context: Tensor<B, 3>,
-        bias: Option<&Tensor<B, 4>>,
+        bias: Option<&Tensor<B, 3>>,
     ) -> Tensor<B, 3> {
-        let [b, n, channels] = hidden.dims();
-        let width = channels / self.heads;
-        let split = |x: Tensor<B, 3>| {
-            let length = x.dims()[1];
-            x.reshape([b, length, self.heads, width]).swap_dims(1, 2) // [b, heads, length, width]
-        };
-        // The scale goes to the queries: they are smaller than the logits wherever it matters.
-        let query = split(self.to_q.forward(hidden) * (width as f64).powf(-0.5));
-        let key = split(self.to_k.forward(context.clone()));
-        let value = split(self.to_v.forward(context));
-
-        let mut logits = query.matmul(key.transpose()); // [b, heads, n, m]
-        if let Some(bias) = bias {
-            logits = logits + bias.clone();
-        }
-        let attended = softmax(logits, 3).matmul(value); // [b, heads, n, width]
-        self.to_out[0].forward(attended.swap_dims(1, 2).reshape([b, n, channels]))
+        let query = linear(&self.to_q, hidden);
+        let key = linear(&self.to_k, context.clone());
+        let value = linear(&self.to_v, context);
+        let attended = attention(query, key, value, self.heads, bias.cloned());
+        linear(&self.to_out[0], attended)
     }
 }

@@ -9,8 +9,8 @@ pub struct Conditions<'a, B: Backend> {
     pub time: &'a Tensor<B, 2>,
     /// The condition, `[b, m, d]`.
     pub context: &'a Tensor<B, 3>,
-    /// Added to the logits of the cross-attention, `[b, 1, 1, m]`.
-    pub bias: Option<&'a Tensor<B, 4>>,
+    /// Added to the logits of the cross-attention, `[b, 1, m]`.
+    pub bias: Option<&'a Tensor<B, 3>>,
 }
 
 /// Residual blocks, with a transformer after each or none, then a downsampling but in the last

@@ -170,8 +170,7 @@ impl<B: Backend> UNet<B> {
     }
 }
 
-/// `[b, n]` to what is added to the logits, `[b, 1, 1, n]`: 0, or diffusers' -10000.
-fn attention_bias<B: Backend>(mask: Tensor<B, 2, Bool>) -> Tensor<B, 4> {
-    let [b, n] = mask.dims();
-    (mask.bool_not().float() * -10000.0).reshape([b, 1, 1, n])
+/// `[b, n]` to what is added to the logits, `[b, 1, n]`: 0, or diffusers' -10000.
+fn attention_bias<B: Backend>(mask: Tensor<B, 2, Bool>) -> Tensor<B, 3> {
+    (mask.bool_not().float() * -10000.0).unsqueeze_dim(1)
 }

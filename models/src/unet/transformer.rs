@@ -1,9 +1,9 @@
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::prelude::*;
-use burn::tensor::activation::gelu;
 
 use super::Attention;
 use crate::blocks::GroupNorm;
+use crate::kernels::{geglu, linear};
 
 /// The first layer of the feed-forward network: a gated linear unit with gelu
 /// (Shazeer 2020; diffusers' `GEGLU`).
@@ -36,14 +36,8 @@ impl<B: Backend> FeedForward<B> {
     /// # Shapes
     /// - input and output: `[b, n, c]`
     pub fn forward(&self, input: Tensor<B, 3>) -> Tensor<B, 3> {
-        let [values, gates] = self
-            .net_0
-            .proj
-            .forward(input)
-            .chunk(2, 2)
-            .try_into()
-            .expect("two chunks of an even width");
-        self.net_2.forward(values * gelu(gates))
+        let inner = geglu(linear(&self.net_0.proj, input)); // [b, n, 4c]
+        linear(&self.net_2, inner)
     }
 }
 
@@ -81,12 +75,12 @@ impl<B: Backend> BasicTransformerBlock<B> {
     /// # Shapes
     /// - hidden and output: `[b, n, c]`
     /// - context: `[b, m, d]`
-    /// - bias: `[b, 1, 1, m]`
+    /// - bias: `[b, 1, m]`
     pub fn forward(
         &self,
         hidden: Tensor<B, 3>,
         context: &Tensor<B, 3>,
-        bias: Option<&Tensor<B, 4>>,
+        bias: Option<&Tensor<B, 3>>,
     ) -> Tensor<B, 3> {
         let normal = self.norm1.forward(hidden.clone());
         let hidden = self.attn1.forward(normal.clone(), normal, None) + hidden;
@@ -142,19 +136,19 @@ impl<B: Backend> Transformer<B> {
     /// # Shapes
     /// - input and output: `[b, h, w, c]`
     /// - context: `[b, m, d]`
-    /// - bias: `[b, 1, 1, m]`
+    /// - bias: `[b, 1, m]`
     pub fn forward(
         &self,
         input: Tensor<B, 4>,
         context: &Tensor<B, 3>,
-        bias: Option<&Tensor<B, 4>>,
+        bias: Option<&Tensor<B, 3>>,
     ) -> Tensor<B, 4> {
         let [b, h, w, c] = input.dims();
         let positions = self.norm.forward(input.clone()).reshape([b, h * w, c]);
-        let mut hidden = self.proj_in.forward(positions);
+        let mut hidden = linear(&self.proj_in, positions);
         for block in &self.transformer_blocks {
             hidden = block.forward(hidden, context, bias);
         }
-        self.proj_out.forward(hidden).reshape([b, h, w, c]) + input
+        linear(&self.proj_out, hidden).reshape([b, h, w, c]) + input
     }
 }

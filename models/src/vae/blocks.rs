@@ -1,8 +1,8 @@
 use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
-use burn::tensor::activation::softmax;
 
 use crate::blocks::{Downsample, GroupNorm, ResnetBlock, ResnetSizes, Stride, Upsample};
+use crate::kernels::{attention, linear};
 
 /// diffusers fixes the epsilon of all the autoencoder's normalisations.
 pub(super) const EPSILON: f64 = 1e-6;
@@ -144,12 +144,15 @@ impl<B: Backend> MidAttention<B> {
     /// - input and output: `[b, h, w, c]`
     pub fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
         let [b, h, w, c] = input.dims();
-        let hidden = self.group_norm.forward(input.clone()).reshape([b, h * w, c]);
-        let query = self.to_q.forward(hidden.clone()) * (c as f64).powf(-0.5);
-        let key = self.to_k.forward(hidden.clone());
-        let value = self.to_v.forward(hidden);
-        let attended = softmax(query.matmul(key.transpose()), 2).matmul(value); // [b, hw, c]
-        self.to_out[0].forward(attended).reshape([b, h, w, c]) + input
+        let hidden = self
+            .group_norm
+            .forward(input.clone())
+            .reshape([b, h * w, c]);
+        let query = linear(&self.to_q, hidden.clone());
+        let key = linear(&self.to_k, hidden.clone());
+        let value = linear(&self.to_v, hidden);
+        let attended = attention(query, key, value, 1, None); // [b, hw, c]
+        linear(&self.to_out[0], attended).reshape([b, h, w, c]) + input
     }
 }
 

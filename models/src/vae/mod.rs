@@ -16,6 +16,7 @@ use burn::prelude::*;
 use crate::blocks::{
     Convolution3x3, GroupNorm, ResnetSizes, Stride, channels_first, channels_last,
 };
+use crate::kernels::linear;
 use blocks::EPSILON;
 
 /// Picture to the moments of its latent.
@@ -200,7 +201,7 @@ impl<B: Backend> AutoencoderKl<B> {
     pub fn encode(&self, pictures: Tensor<B, 4>) -> LatentDistribution<B> {
         let moments = self.encoder.forward(channels_last(pictures));
         let moments = match &self.quant_conv {
-            Some(layer) => layer.forward(moments),
+            Some(layer) => linear(layer, moments),
             None => moments,
         };
         let [mean, logvar] = channels_first(moments)
@@ -218,7 +219,7 @@ impl<B: Backend> AutoencoderKl<B> {
     pub fn decode(&self, latents: Tensor<B, 4>) -> Tensor<B, 4> {
         let latents = channels_last(latents);
         let latents = match &self.post_quant_conv {
-            Some(layer) => layer.forward(latents),
+            Some(layer) => linear(layer, latents),
             None => latents,
         };
         channels_first(self.decoder.forward(latents))

@@ -105,8 +105,10 @@ impl Fixture {
             .iter::<f64>()
             .zip(expected.iter::<f64>())
             .map(|(a, e)| (a - e).abs())
-            .max_by(f64::total_cmp) // takes a NaN for the largest
-            .unwrap();
+            .fold(
+                0.0,
+                |worst: f64, gap| if gap <= worst { worst } else { gap },
+            );
         assert!(
             worst <= self.tolerance,
             "{name} is off by {worst:e}, tolerance {:e}",
@@ -142,23 +144,35 @@ impl<B: Backend> ModuleMapper<B> for Fill<'_> {
         let name = self
             .renames
             .iter()
-            .fold(names.join("."), |name, (ours, theirs)| name.replace(ours, theirs));
+            .fold(names.join("."), |name, (ours, theirs)| {
+                name.replace(ours, theirs)
+            });
         let Some(data) = self.weights.remove(&name) else {
             self.wrong.push(format!("missing: {name}"));
             return param;
         };
+        let container = self.path[self.path.len() - 1].1.clone();
+        let mut data = data.clone();
+        if container == "Struct:Linear"
+            && D == 2
+            && data.shape.len() == 4
+            && data.shape[2..] == [1, 1]
+        {
+            // A 1x1 convolution.
+            data.shape = [data.shape[0], data.shape[1]].into();
+        }
         if data.shape.len() != D {
             self.wrong.push(format!("{name} is {:?}", data.shape));
             return param;
         }
         let mut tensor = Tensor::<B, D>::from_data(data.clone(), &param.lazy_device());
-        let container = &self.path[self.path.len() - 1].1;
         if container == "Struct:Linear" && D == 2 {
             tensor = tensor.swap_dims(0, 1);
         }
         let expected = param.lazy_shape();
         if tensor.shape() != expected {
-            self.wrong.push(format!("{name} is {:?}, expected {expected:?}", data.shape));
+            self.wrong
+                .push(format!("{name} is {:?}, expected {expected:?}", data.shape));
             return param;
         }
         let id = param.id;

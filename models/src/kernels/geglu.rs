@@ -1,0 +1,102 @@
+use burn::prelude::*;
+use burn::tensor::activation::gelu;
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::flex::{self, FlexOperation};
+use super::vector::{normal, widest};
+
+/// The first half of the last dimension times gelu of the second (Shazeer 2020), with the exact
+/// gelu, `x * Phi(x)`.
+///
+/// # Shapes
+/// - input: `[b, n, 2c]`
+/// - output: `[b, n, c]`
+pub fn geglu<B: Backend>(input: Tensor<B, 3>) -> Tensor<B, 3> {
+    flex::apply(Geglu, [flex::primitive(&input)]).unwrap_or_else(|| plain(input))
+}
+
+fn plain<B: Backend>(input: Tensor<B, 3>) -> Tensor<B, 3> {
+    let width = input.dims()[2] / 2;
+    let values = input.clone().narrow(2, 0, width);
+    values * gelu(input.narrow(2, width, width))
+}
+
+#[derive(Clone, Debug)]
+struct Geglu;
+
+impl FlexOperation<1> for Geglu {
+    fn forward(&self, [input]: [&FlexTensor; 1]) -> FlexTensor {
+        let [b, n, double] = flex::dims(input);
+        let width = double / 2;
+        let mut output = vec![0.0; b * n * width];
+        output
+            .par_chunks_mut(n * width)
+            .zip(flex::values(input).par_chunks(n * double))
+            .for_each(|(output, input)| {
+                widest(|| {
+                    let rows = output
+                        .chunks_exact_mut(width)
+                        .zip(input.chunks_exact(double));
+                    for (output, input) in rows {
+                        let (values, gates) = input.split_at(width);
+                        for ((output, value), &gate) in output.iter_mut().zip(values).zip(gates) {
+                            *output = value * gate * normal(gate).0;
+                        }
+                    }
+                });
+            });
+        flex::tensor(output, [b, n, width])
+    }
+
+    fn backward(
+        &self,
+        [input]: [&FlexTensor; 1],
+        gradient: &FlexTensor,
+        _wanted: [bool; 1],
+    ) -> [Option<FlexTensor>; 1] {
+        let [b, n, double] = flex::dims(input);
+        let width = double / 2;
+        let mut output = vec![0.0; b * n * double];
+        output
+            .par_chunks_mut(n * double)
+            .zip(flex::values(input).par_chunks(n * double))
+            .zip(flex::values(gradient).par_chunks(n * width))
+            .for_each(|((output, input), gradient)| {
+                widest(|| {
+                    let rows = output
+                        .chunks_exact_mut(double)
+                        .zip(input.chunks_exact(double))
+                        .zip(gradient.chunks_exact(width));
+                    for ((output, input), gradient) in rows {
+                        let (to_values, to_gates) = output.split_at_mut(width);
+                        let (values, gates) = input.split_at(width);
+                        let outputs = to_values.iter_mut().zip(to_gates);
+                        let inputs = values.iter().zip(gates).zip(gradient);
+                        for ((to_value, to_gate), ((&value, &gate), &slope)) in outputs.zip(inputs)
+                        {
+                            let (phi, density) = normal(gate);
+                            *to_value = slope * gate * phi;
+                            *to_gate = slope * value * (phi + gate * density);
+                        }
+                    }
+                });
+            });
+        [Some(flex::tensor(output, [b, n, double]))]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::flex::tests::assert_same;
+
+    #[test]
+    fn the_fast_path_equals_the_plain_one_with_its_gradients() {
+        assert_same(
+            [&[2, 3, 10]],
+            |[x]| geglu(x.reshape([2, 3, 10])),
+            |[x]| plain(x.reshape([2, 3, 10])),
+        );
+    }
+}

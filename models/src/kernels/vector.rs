@@ -1,0 +1,128 @@
+//! Elementary functions as straight arithmetic, which the compiler turns into vector instructions;
+//! the standard library's are calls, one value at a time.
+//!
+//! The results do not depend on how wide the vectors are: nothing here is fused or reordered.
+
+/// Runs `work` compiled for the widest vectors that the machine has.
+#[inline(always)]
+pub(super) fn widest<R>(work: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(work)
+}
+
+/// How many partial results [`sum`] and [`largest`] keep, so that they need not wait for each
+/// addition; the sum is the same on all machines.
+const LANES: usize = 16;
+
+/// The sum, in [`LANES`] interleaved parts.
+#[inline(always)]
+pub(super) fn sum(values: &[f32]) -> f32 {
+    fold(values, 0.0, |sum, value| sum + value)
+}
+
+/// The largest value.
+#[inline(always)]
+pub(super) fn largest(values: &[f32]) -> f32 {
+    fold(values, f32::NEG_INFINITY, |largest, value| {
+        if value > largest { value } else { largest }
+    })
+}
+
+#[inline(always)]
+fn fold(values: &[f32], start: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; LANES];
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, &value) in lanes.iter_mut().zip(chunk) {
+            *lane = combine(*lane, value);
+        }
+    }
+    for (lane, &value) in lanes.iter_mut().zip(rest) {
+        *lane = combine(*lane, value);
+    }
+    lanes.into_iter().fold(start, combine)
+}
+
+/// `e^x`, relative error below 2e-7; saturates outside of -87 to 88.
+///
+/// Reduction to `2^n * e^r`, then Cephes' polynomial (`expf`) for `|r| <= ln(2) / 2`.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    /// Adding and subtracting it rounds to an integer: 1.5 * 2^23.
+    const ROUND: f32 = 12_582_912.0;
+    let x = x.clamp(-87.0, 88.0);
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = (x - n * LN_2_HIGH) - n * LN_2_LOW;
+    let mut p = 1.987_569_1e-4;
+    p = p * r + 1.398_2e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_5e-1;
+    p = p * r + 0.5;
+    let fraction = p * r * r + r + 1.0;
+    let exponent = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+    fraction * f32::from_bits(((exponent + 127) << 23) as u32)
+}
+
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+pub(super) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// The standard normal distribution function and density, the former within 1e-7.
+///
+/// Abramowitz and Stegun 7.1.26, which needs the density as well.
+#[inline(always)]
+pub(super) fn normal(x: f32) -> (f32, f32) {
+    const INVERSE_SQRT_2PI: f32 = 0.398_942_3;
+    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let gauss = exp(-0.5 * x * x);
+    let t = 1.0 / (1.0 + 0.327_591_1 * z);
+    let p = ((((1.061_405_4 * t - 1.453_152) * t + 1.421_413_7) * t - 0.284_496_74) * t
+        + 0.254_829_6)
+        * t;
+    let tail = 0.5 * p * gauss;
+    (
+        if x >= 0.0 { 1.0 - tail } else { tail },
+        INVERSE_SQRT_2PI * gauss,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_right_to_the_last_bits_and_saturates() {
+        for i in -8700..8800 {
+            let x = i as f32 / 100.0;
+            let expected = f64::from(x).exp();
+            let error = (f64::from(exp(x)) - expected).abs() / expected;
+            assert!(error < 2e-7, "{x}: {error:e}");
+        }
+        assert!(exp(-1e4) < 1e-37 && exp(-1e4) >= 0.0);
+        assert!(exp(1e4).is_finite() && exp(1e4) > 1e38);
+        assert_eq!(exp(0.0), 1.0);
+    }
+
+    #[test]
+    fn the_normal_distribution_meets_its_tabulated_values() {
+        for (x, expected) in [
+            (-3.0, 0.001_349_898),
+            (-1.0, 0.158_655_25),
+            (0.0, 0.5),
+            (0.5, 0.691_462_5),
+            (2.0, 0.977_249_9),
+        ] {
+            assert!(
+                (normal(x).0 - expected).abs() < 1.5e-7,
+                "{x}: {}",
+                normal(x).0
+            );
+        }
+        assert!((normal(1.0).1 - 0.241_970_72).abs() < 1e-7);
+    }
+}
