@@ -1,2 +1,133 @@
-//! Experiments.
+//! An experiment: a sequence of stages over seeds and arms, from the data to the report.
+//!
+//! Each stage writes one file of the run folder and is skipped where that file was made from the
+//! same inputs, so an interrupted run goes on where it was.
+
+mod classifier;
+mod dataset;
 pub mod folder;
+mod generate;
+mod pairs;
+mod results;
+mod stages;
+mod students;
+mod teacher;
+mod workers;
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use burn::tensor::backend::Backend;
+
+use crate::bundle::Bundle;
+use crate::chain::ChainConfig;
+use crate::config::experiment::{Arm, ExperimentConfig};
+use crate::data::tokens::Tokenizer;
+use crate::device::{DeviceChoice, Job};
+use crate::train::Context;
+use folder::RunFolder;
+
+/// The last stage to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The missing modality is made.
+    Generate,
+    /// Teachers score the pairs.
+    Score,
+    /// Pairs are kept or dropped.
+    Select,
+    /// Students are trained and asked about the test split.
+    Train,
+    /// Predictions are scored.
+    Evaluate,
+}
+
+/// Everything that the stages share.
+pub struct Lab<'a> {
+    config: &'a ExperimentConfig,
+    folder: &'a RunFolder,
+    context: &'a Context,
+    /// The weights of G and C.
+    generators: Bundle,
+    /// The weights that students and teachers start from.
+    encoders: Bundle,
+    /// The encoders' tokenizer.
+    tokenizer: Tokenizer,
+    /// Jobs side by side.
+    workers: usize,
+    /// Height and width of every picture.
+    picture_size: usize,
+    /// The device's name.
+    device: DeviceChoice,
+}
+
+impl Lab<'_> {
+    fn has(&self, arms: &[Arm]) -> bool {
+        self.config.arms.iter().any(|arm| arms.contains(arm))
+    }
+
+    fn needs_ccg(&self) -> bool {
+        self.has(&[Arm::Ccg, Arm::CcgMi, Arm::CcgRandom])
+    }
+
+    fn needs_direct(&self) -> bool {
+        self.has(&[Arm::Direct, Arm::DirectMatched, Arm::DirectMi])
+    }
+
+    /// One round, one chain: what validation and generated test pictures are.
+    fn single_chain(&self) -> ChainConfig {
+        ChainConfig { chains: NonZeroUsize::MIN, ..self.config.chain.direct() }
+    }
+}
+
+struct Experiment<'a> {
+    lab: Lab<'a>,
+    last: Option<Stage>,
+}
+
+impl Job for Experiment<'_> {
+    type Output = anyhow::Result<()>;
+
+    fn run<B: Backend>(self, device: B::Device) -> anyhow::Result<()> {
+        stages::run::<B>(&self.lab, self.last, &device)
+    }
+}
+
+/// Runs an experiment in the folder `out`, up to `last` or to the report.
+///
+/// # Errors
+///
+/// What any stage says; finished stages stay.
+pub fn run(
+    config: &ExperimentConfig,
+    out: &Path,
+    last: Option<Stage>,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let (device, note) = config.device.parse::<DeviceChoice>()?.settle()?;
+    if let Some(note) = note {
+        context.progress.line(note);
+    }
+    let folder = RunFolder::open(out)?;
+    folder.write("config.toml", crate::config::to_toml(config)?.as_bytes())?;
+    let generators = Bundle::open(&config.generators.weights)?;
+    let encoders = Bundle::open(&config.student.encoders)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = match (config.workers, device) {
+        (0, DeviceChoice::Cuda(_)) => 1,
+        (0, _) => cores,
+        (workers, _) => workers,
+    };
+    let lab = Lab {
+        config,
+        folder: &folder,
+        context,
+        tokenizer: encoders.tokenizer()?,
+        picture_size: generators.picture_size()?,
+        generators,
+        encoders,
+        workers,
+        device,
+    };
+    device.run(Experiment { lab, last })?
+}

@@ -1,0 +1,121 @@
+//! The fusion classifier as students and teachers use it: made, trained, asked.
+
+use std::sync::Arc;
+
+use burn::backend::Autodiff;
+use burn::module::AutodiffModule;
+use burn::tensor::backend::Backend;
+use mi2rage_models::bert::{BertConfig, BertForMaskedLm};
+use mi2rage_models::fusion::{FusionClassifier, FusionConfig};
+use mi2rage_models::initialise::{Scheme, reinitialise};
+use mi2rage_models::vit::{ViTConfig, ViTForImageClassification};
+
+use super::Lab;
+use crate::bundle::{BundleError, TEXT, VISION};
+use crate::keyed::Key;
+use crate::tensors;
+use crate::train::tasks::relations::{Pair, PairBatch, RelationTask};
+use crate::train::{self, Items, Recipe, TrainError, Trained};
+use crate::world::forms::FORMS;
+
+/// Heads of the cross-attention from the markers to the patches.
+const FUSION_HEADS: usize = 4;
+
+/// Pairs a batch where nothing is learnt.
+const ASK_BATCH: usize = 64;
+
+/// A fresh classifier over the pretrained encoders. Only its head is drawn, by the key.
+pub fn fresh<B: Backend>(
+    lab: &Lab<'_>,
+    labels: usize,
+    key: &Key,
+    device: &B::Device,
+) -> Result<(FusionConfig, FusionClassifier<Autodiff<B>>), BundleError> {
+    let checked = |result: Result<(), mi2rage_models::layers::ConfigError>| {
+        result.map_err(|error| error.to_string())
+    };
+    let (text, bert) =
+        lab.encoders.model::<Autodiff<B>, BertConfig, BertForMaskedLm<Autodiff<B>>>(
+            TEXT,
+            device,
+            |config| {
+                checked(config.check())?;
+                Ok(config.init_masked_lm(device))
+            },
+        )?;
+    let (vision, vit) = lab
+        .encoders
+        .model::<Autodiff<B>, ViTConfig, ViTForImageClassification<Autodiff<B>>>(
+        VISION,
+        device,
+        |config| {
+            checked(config.check())?;
+            Ok(config.init_classifier(FORMS, device))
+        },
+    )?;
+    let config = FusionConfig {
+        fusion_size: text.hidden_size,
+        fusion_heads: FUSION_HEADS,
+        fusion_act: text.hidden_act,
+        fusion_dropout: lab.config.student.dropout,
+        num_labels: labels,
+        text,
+        vision,
+    };
+    let model = config.init::<Autodiff<B>>(device);
+    let mut rng = key.with("head", 0).rng();
+    let head = reinitialise(model.head, Scheme::FanIn, &mut rng);
+    Ok((config, FusionClassifier { text: bert.bert, vision: vit.vit, head }))
+}
+
+/// Trains a classifier; `masking` is the chance that a pair shows only one of its halves.
+pub fn fit<B: Backend>(
+    lab: &Lab<'_>,
+    name: &str,
+    model: FusionClassifier<Autodiff<B>>,
+    recipe: &Recipe,
+    (pairs, held_out): (Vec<Pair>, Vec<Pair>),
+    masking: f64,
+    key: &Key,
+) -> Result<Trained<FusionClassifier<B>>, TrainError> {
+    let items = Items {
+        len: pairs.len(),
+        collate: Arc::new(move |at: &[usize], key: &Key| {
+            PairBatch::masked(at.iter().map(|&at| pairs[at].clone()), masking, key)
+        }),
+    };
+    let held_out = Items {
+        len: held_out.len(),
+        collate: Arc::new(move |at: &[usize], _: &Key| {
+            PairBatch::new(at.iter().map(|&at| held_out[at].clone()).collect())
+        }),
+    };
+    let trained = train::train::<Autodiff<B>, _, _, _>(
+        name,
+        RelationTask { model },
+        recipe,
+        items,
+        held_out,
+        key,
+        lab.context,
+    )?;
+    let Trained { model, curve, best_epoch } = trained;
+    Ok(Trained { model: model.model, curve, best_epoch })
+}
+
+/// The logits of every pair, `[pairs][labels]`.
+pub fn ask<B: Backend>(model: &FusionClassifier<B>, pairs: &[Pair]) -> Vec<Vec<f32>> {
+    let task = RelationTask { model: model.clone() };
+    let mut logits = Vec::with_capacity(pairs.len());
+    for batch in pairs.chunks(ASK_BATCH) {
+        let tensor = task.logits(&PairBatch::new(batch.to_vec()));
+        let [_, labels] = tensor.dims();
+        logits.extend(tensors::to_vec(tensor).chunks_exact(labels).map(<[f32]>::to_vec));
+    }
+    logits
+}
+
+/// The model without what training needs.
+pub fn plain<B: Backend>(model: &FusionClassifier<Autodiff<B>>) -> FusionClassifier<B> {
+    model.valid()
+}

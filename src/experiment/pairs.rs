@@ -1,0 +1,173 @@
+//! From samples to what a classifier trains on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::bail;
+
+use super::Lab;
+use super::dataset::{Dataset, real_picture};
+use crate::chain::plan::{self, pairs};
+use crate::chain::{ChainConfig, Half, PairId, Payload, SampleKey, Store};
+use crate::data::tokens::{EncodedText, Tokenizer};
+use crate::data::{Entity, Example, Picture};
+use crate::select::Part;
+use crate::train::tasks::relations::Pair;
+
+/// A pair with its identity; `generated` names the half that a generator made.
+#[derive(Clone)]
+pub struct NamedPair {
+    /// The identity.
+    pub id: PairId,
+    /// What is trained on.
+    pub pair: Pair,
+    /// The sample of the missing modality.
+    pub generated: SampleKey,
+}
+
+/// Encodes sentences and loads pictures, each once.
+pub struct Assembler<'a> {
+    lab: &'a Lab<'a>,
+    store: &'a Store,
+}
+
+impl<'a> Assembler<'a> {
+    /// Reads from a seed's store.
+    pub fn new(lab: &'a Lab<'a>, store: &'a Store) -> Self {
+        Self { lab, store }
+    }
+
+    fn tokenizer(&self) -> &Tokenizer {
+        &self.lab.tokenizer
+    }
+
+    fn real_text(&self, example: &Example) -> anyhow::Result<Arc<EncodedText>> {
+        let max = self.lab.config.student.max_tokens;
+        Ok(Arc::new(self.tokenizer().encode_example(example, max)?))
+    }
+
+    fn picture(&self, key: &SampleKey) -> anyhow::Result<Arc<Picture>> {
+        match self.store.read(key)?.payload {
+            Payload::Picture(picture) => Ok(Arc::new(picture)),
+            Payload::Caption(_) => bail!("{key}: expected a picture"),
+        }
+    }
+
+    fn caption(&self, item: &Example, key: &SampleKey) -> anyhow::Result<Arc<EncodedText>> {
+        match self.store.read(key)?.payload {
+            Payload::Caption(caption) => {
+                let entity = |entity: &Entity, span| Entity { name: entity.name.clone(), span };
+                self.real_text(&Example {
+                    head: entity(&item.head, caption.head),
+                    tail: entity(&item.tail, caption.tail),
+                    tokens: caption.tokens,
+                    ..item.clone()
+                })
+            }
+            Payload::Picture(_) => bail!("{key}: expected a sentence"),
+        }
+    }
+
+    /// Every training pair of a chain's configuration.
+    pub fn chains(
+        &self,
+        items: &[Example],
+        chain: &ChainConfig,
+    ) -> anyhow::Result<Vec<NamedPair>> {
+        let setting = self.lab.config.setting;
+        let mut named = Vec::new();
+        for item in items {
+            let mut texts: BTreeMap<Option<SampleKey>, Arc<EncodedText>> = BTreeMap::new();
+            let mut pictures: BTreeMap<Option<SampleKey>, Arc<Picture>> = BTreeMap::new();
+            for plan::TrainingPair { id, text, picture } in pairs(&item.id, setting, chain) {
+                let generated = match (&text, &picture) {
+                    (Half::Generated(key), _) if key.modality == setting.missing() => key.clone(),
+                    (_, Half::Generated(key)) => key.clone(),
+                    _ => bail!("{id}: neither half is generated"),
+                };
+                let key = |half: Half| match half {
+                    Half::Real => None,
+                    Half::Generated(key) => Some(key),
+                };
+                let (text, picture) = (key(text), key(picture));
+                if !texts.contains_key(&text) {
+                    let encoded = match &text {
+                        None => self.real_text(item)?,
+                        Some(key) => self.caption(item, key)?,
+                    };
+                    texts.insert(text.clone(), encoded);
+                }
+                if !pictures.contains_key(&picture) {
+                    let pixels = match &picture {
+                        None => real_picture(item, self.lab.picture_size)?,
+                        Some(key) => self.picture(key)?,
+                    };
+                    pictures.insert(picture.clone(), pixels);
+                }
+                let pair = Pair {
+                    text: texts.get(&text).cloned(),
+                    picture: pictures.get(&picture).cloned(),
+                    label: item.label,
+                };
+                named.push(NamedPair { id, pair, generated });
+            }
+        }
+        Ok(named)
+    }
+
+    /// Real sentences with real pictures.
+    pub fn real(&self, items: &[Example]) -> anyhow::Result<Vec<Pair>> {
+        items
+            .iter()
+            .map(|item| {
+                Ok(Pair {
+                    text: Some(self.real_text(item)?),
+                    picture: Some(real_picture(item, self.lab.picture_size)?),
+                    label: item.label,
+                })
+            })
+            .collect()
+    }
+
+    /// Real sentences alone.
+    pub fn texts(&self, items: &[Example]) -> anyhow::Result<Vec<Pair>> {
+        items
+            .iter()
+            .map(|item| {
+                Ok(Pair { text: Some(self.real_text(item)?), picture: None, label: item.label })
+            })
+            .collect()
+    }
+
+    /// Real pictures alone.
+    pub fn pictures(&self, items: &[Example]) -> anyhow::Result<Vec<Pair>> {
+        items
+            .iter()
+            .map(|item| {
+                let picture = Some(real_picture(item, self.lab.picture_size)?);
+                Ok(Pair { text: None, picture, label: item.label })
+            })
+            .collect()
+    }
+
+    /// What the models are tested on: real pairs, or sentences with generated pictures where there
+    /// are no real ones.
+    pub fn test(&self, dataset: &Dataset) -> anyhow::Result<Vec<Pair>> {
+        if dataset.real_pictures {
+            return self.real(&dataset.test);
+        }
+        let one = self.lab.config.chain.direct();
+        let one = ChainConfig { chains: std::num::NonZeroUsize::MIN, ..one };
+        Ok(self.chains(&dataset.test, &one)?.into_iter().map(|named| named.pair).collect())
+    }
+}
+
+/// The pair as the selection leaves it.
+pub fn keep(pair: &Pair, part: Part, missing: crate::chain::Modality) -> Option<Pair> {
+    match (part, missing) {
+        (Part::Pair, _) => Some(pair.clone()),
+        (Part::RealHalf, crate::chain::Modality::Picture) => Some(pair.without_picture()),
+        (Part::RealHalf, crate::chain::Modality::Text) => Some(pair.without_text()),
+        (Part::Nothing, _) => None,
+    }
+}
