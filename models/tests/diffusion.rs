@@ -3,9 +3,10 @@
 mod support;
 
 use burn::backend::{Flex, NdArray};
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Tensor, backend::Backend};
 use mi2rage_models::blocks::Stride;
-use mi2rage_models::unet::{Conditions, UNetConfig, sinusoidal_embedding};
+use mi2rage_models::unet::{Conditions, PerBlock, UNetConfig, sinusoidal_embedding};
 use mi2rage_models::vae::VaeConfig;
 use support::Fixture;
 
@@ -67,8 +68,7 @@ fn unet_agrees<B: Backend>(name: &str) {
         config.freq_shift,
     );
     fixture.assert_output("time", unet.time_embedding.forward(sinusoids));
-    let [b, n] = mask.dims();
-    let bias = (mask.clone().bool_not().float() * -10000.0).reshape([b, 1, 1, n]);
+    let bias = (mask.clone().bool_not().float() * -10000.0).unsqueeze_dim(1);
     let conditions = Conditions {
         time: &time,
         context: &states,
@@ -132,4 +132,67 @@ fn autoencoder_agrees<B: Backend>(name: &str) {
         fixture.assert_output(&format!("decoder.up.{i}"), first(hidden.clone()));
     }
     fixture.assert_output("sample", model.decode(latents));
+}
+
+/// Counts parameters by their shapes, so that none is drawn.
+struct Count(usize);
+
+impl<B: Backend> ModuleVisitor<B> for Count {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        self.0 += param.lazy_shape().num_elements();
+    }
+}
+
+fn parameters(module: &impl Module<Flex>) -> usize {
+    let mut count = Count(0);
+    module.visit(&mut count);
+    count.0
+}
+
+#[test]
+fn the_published_models_have_as_many_parameters_as_published() {
+    let unet = |config: UNetConfig| config.init::<Flex>(&Default::default()).unwrap();
+    let first = unet(UNetConfig::stable_diffusion_1_5());
+    assert_eq!(parameters(&first), 859_520_964);
+    let second = unet(UNetConfig::stable_diffusion_2_1_base());
+    assert_eq!(parameters(&second), 865_910_724);
+    let autoencoder = VaeConfig::default()
+        .init::<Flex>(&Default::default())
+        .unwrap();
+    assert_eq!(parameters(&autoencoder), 83_653_863);
+}
+
+#[test]
+fn a_config_that_describes_no_model_is_refused_with_the_key() {
+    let refused = |config: UNetConfig| {
+        config
+            .init::<Flex>(&Default::default())
+            .unwrap_err()
+            .to_string()
+    };
+    let good = UNetConfig::default();
+    let short = UNetConfig {
+        block_out_channels: vec![320, 640],
+        ..good.clone()
+    };
+    assert!(refused(short).contains("down_block_types lists 4 blocks"));
+    let groups = UNetConfig {
+        block_out_channels: vec![320, 640, 1280, 1000],
+        ..good.clone()
+    };
+    assert!(refused(groups).contains("block_out_channels[3] is 1000, which norm_num_groups (32)"));
+    let heads = UNetConfig {
+        attention_head_dim: PerBlock::All(0),
+        ..good
+    };
+    assert!(refused(heads).contains("attention_head_dim must be at least 1"));
+    let groups = VaeConfig {
+        norm_num_groups: 33,
+        ..VaeConfig::default()
+    };
+    let error = groups
+        .init::<Flex>(&Default::default())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("block_out_channels[0] is 128"), "{error}");
 }

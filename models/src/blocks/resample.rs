@@ -41,12 +41,9 @@ impl<B: Backend> Upsample<B> {
     /// - output: `[b, 2h, 2w, c]`
     pub fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
         let [b, h, w, c] = input.dims();
-        let doubled = input.reshape([b, h, 1, w, 1, c]).expand([b, h, 2, w, 2, c]).reshape([
-            b,
-            2 * h,
-            2 * w,
-            c,
-        ]);
+        // Concatenation, because an expanded tensor is made contiguous one number at a time.
+        let lines = Tensor::cat(vec![input.clone(), input], 3).reshape([b, h, 2 * w * c]);
+        let doubled = Tensor::cat(vec![lines.clone(), lines], 2).reshape([b, 2 * h, 2 * w, c]);
         self.conv.forward(doubled, Stride::One)
     }
 }

@@ -122,6 +122,7 @@ impl<O: FlexOperation<N>, const N: usize> Backward<Flex, N> for Registered<O> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use burn::backend::NdArray;
     use burn::tensor::Tolerance;
 
     type Differentiable = Autodiff<Flex>;
@@ -173,5 +174,46 @@ pub(super) mod tests {
                 found.assert_approx_eq::<f32>(expected, Tolerance::rel_abs(1e-4, 1e-4));
             }
         }
+    }
+
+    #[derive(Clone, Debug)]
+    struct Negation;
+
+    impl FlexOperation<1> for Negation {
+        fn forward(&self, [input]: [&FlexTensor; 1]) -> FlexTensor {
+            tensor(values(input).iter().map(|x| -x).collect(), dims::<1>(input))
+        }
+
+        fn backward(
+            &self,
+            _inputs: [&FlexTensor; 1],
+            gradient: &FlexTensor,
+            _wanted: [bool; 1],
+        ) -> [Option<FlexTensor>; 1] {
+            [Some(self.forward([gradient]))]
+        }
+    }
+
+    fn negated<B: Backend>(input: &Tensor<B, 1>) -> Option<Tensor<B, 1>> {
+        apply(Negation, [primitive(input)])
+    }
+
+    #[test]
+    fn the_fast_path_is_taken_on_flex_alone() {
+        fn ones<B: Backend>() -> Tensor<B, 1> {
+            Tensor::ones([3], &Default::default())
+        }
+        assert!(negated(&ones::<Flex>()).is_some());
+        assert!(negated(&ones::<Differentiable>()).is_some());
+        assert!(negated(&ones::<Flex>().cast(DType::F64)).is_none());
+        assert!(negated(&ones::<NdArray>()).is_none());
+        assert!(negated(&ones::<Autodiff<NdArray>>()).is_none());
+    }
+
+    #[test]
+    fn a_view_enters_the_fast_path_as_its_own_values() {
+        let input = Tensor::<Flex, 1>::from_floats([1.0, 2.0, 3.0, 4.0], &Default::default());
+        let output = negated(&input.narrow(0, 1, 2)).expect("burn-flex's tensor");
+        assert_eq!(output.into_data().to_vec::<f32>().unwrap(), [-2.0, -3.0]);
     }
 }
