@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;
+use mi2rage_models::captioner::CaptionerConfig;
 use mi2rage_models::weights::{self, WeightsError};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -142,16 +143,30 @@ impl Bundle {
         device: &B::Device,
         init: impl FnOnce(&C) -> Result<M, String>,
     ) -> Result<(C, M), BundleError> {
+        let config: C = self.config(file)?;
         let origin = self.origin_of(file);
         let bytes = &self.files[file];
-        let config_error = |what: String| BundleError::Config { origin: origin.clone(), what };
-        let metadata = weights::metadata_of(bytes, &origin)?;
-        let text =
-            metadata.get("config").ok_or_else(|| config_error("the key is missing".to_owned()))?;
-        let config: C = serde_json::from_str(text).map_err(|e| config_error(e.to_string()))?;
-        let module = init(&config).map_err(config_error)?;
+        let module =
+            init(&config).map_err(|what| BundleError::Config { origin: origin.clone(), what })?;
         let module = weights::from_bytes(module, bytes, &origin, device)?;
         Ok((config, module))
+    }
+
+    /// Height and width of the pictures that the captioner reads, and so of all pictures.
+    ///
+    /// # Errors
+    ///
+    /// The captioner's file names no configuration.
+    pub fn picture_size(&self) -> Result<usize, BundleError> {
+        Ok(self.config::<CaptionerConfig>(CAPTIONER)?.vision.image_size)
+    }
+
+    fn config<C: DeserializeOwned>(&self, file: &str) -> Result<C, BundleError> {
+        let origin = self.origin_of(file);
+        let metadata = weights::metadata_of(&self.files[file], &origin)?;
+        let error = |what: String| BundleError::Config { origin: origin.clone(), what };
+        let text = metadata.get("config").ok_or_else(|| error("the key is missing".to_owned()))?;
+        serde_json::from_str(text).map_err(|cause| error(cause.to_string()))
     }
 
     fn origin_of(&self, file: &str) -> String {

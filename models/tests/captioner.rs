@@ -50,10 +50,7 @@ fn options(strategy: Strategy) -> Decoding {
 }
 
 fn beam(beams: usize, length_penalty: f64) -> Strategy {
-    Strategy::Beam {
-        beams,
-        length_penalty,
-    }
+    Strategy::Beam { beams, length_penalty }
 }
 
 fn logits_and_loss_agree_with_transformers<B: Backend>() {
@@ -61,11 +58,7 @@ fn logits_and_loss_agree_with_transformers<B: Backend>() {
     let model = model::<B>(&fixture);
     let ids: Tensor<B, 2, Int> = fixture.ids("ids");
     let [batch, n] = ids.dims();
-    let logits = model.forward(
-        fixture.floats("pixels"),
-        ids.clone(),
-        Some(fixture.mask("mask")),
-    );
+    let logits = model.forward(fixture.floats("pixels"), ids.clone(), Some(fixture.mask("mask")));
     fixture.assert_output("logits", logits.clone());
 
     let [_, _, vocabulary] = logits.dims();
@@ -91,18 +84,10 @@ fn greedy_and_beam_search_agree_with_transformers<B: Backend>() {
         let prompts: Vec<u32> = prompts.iter().collect();
         let requests: Vec<Request> = prompts
             .chunks(prompts.len() / 6)
-            .map(|prompt| Request {
-                prompt: prompt.to_vec(),
-                phrases: Vec::new(),
-            })
+            .map(|prompt| Request { prompt: prompt.to_vec(), phrases: Vec::new() })
             .collect();
-        let options = Decoding {
-            min_new_tokens,
-            ..options(strategy)
-        };
-        let found = model
-            .generate(fixture.floats("pixels"), &requests, &options, &mut [])
-            .unwrap();
+        let options = Decoding { min_new_tokens, ..options(strategy) };
+        let found = model.generate(fixture.floats("pixels"), &requests, &options, &mut []).unwrap();
         let mut padded = Vec::new();
         let mut scores = Vec::new();
         for found in &found {
@@ -145,9 +130,7 @@ fn the_cache_gives_the_probabilities_of_teacher_forcing<B: Backend>() {
     let pixels: Tensor<B, 4> = fixture.floats("pixels");
     let requests = mixed_requests();
     for strategy in [Strategy::Greedy, beam(4, 1.0)] {
-        let found = model
-            .generate(pixels.clone(), &requests, &options(strategy), &mut [])
-            .unwrap();
+        let found = model.generate(pixels.clone(), &requests, &options(strategy), &mut []).unwrap();
         for (row, (found, request)) in found.iter().zip(&requests).enumerate() {
             let mut text = [request.prompt.as_slice(), &found.tokens].concat();
             text.extend(found.ended.then_some(END));
@@ -155,10 +138,8 @@ fn the_cache_gives_the_probabilities_of_teacher_forcing<B: Backend>() {
             let ids = TensorData::new(read.to_vec(), [1, read.len()]).convert::<i64>();
             let ids = Tensor::<B, 2, Int>::from_data(ids, &Default::default());
             let logits = model.forward(pixels.clone().narrow(0, row, 1), ids, None);
-            let scores: Vec<f32> = burn::tensor::activation::log_softmax(logits, 2)
-                .into_data()
-                .to_vec()
-                .unwrap();
+            let scores: Vec<f32> =
+                burn::tensor::activation::log_softmax(logits, 2).into_data().to_vec().unwrap();
             let sum: f64 = (request.prompt.len()..text.len())
                 .map(|place| f64::from(scores[(place - 1) * 29 + text[place] as usize]))
                 .sum();
@@ -174,15 +155,10 @@ fn a_batch_of_captions_is_what_its_items_are_one_by_one<B: Backend>() {
     let pixels: Tensor<B, 4> = fixture.floats("pixels");
     let requests = mixed_requests();
     let rngs = || -> Vec<ChaCha8Rng> { (0..6).map(ChaCha8Rng::seed_from_u64).collect() };
-    let nucleus = Strategy::Nucleus {
-        top_p: 0.95,
-        temperature: 1.2,
-    };
+    let nucleus = Strategy::Nucleus { top_p: 0.95, temperature: 1.2 };
     for strategy in [Strategy::Greedy, beam(3, 1.0), nucleus] {
         let options = options(strategy);
-        let together = model
-            .generate(pixels.clone(), &requests, &options, &mut rngs())
-            .unwrap();
+        let together = model.generate(pixels.clone(), &requests, &options, &mut rngs()).unwrap();
         for (row, request) in requests.iter().enumerate() {
             let alone = model.generate(
                 pixels.clone().narrow(0, row, 1),
@@ -224,10 +200,7 @@ fn the_decoder_reads_states_of_the_encoders_width() {
     config.check().unwrap();
     let device = Default::default();
     let model = config.init::<Flex>(&device);
-    let logits = model.forward(
-        Tensor::zeros([2, 3, 8, 8], &device),
-        Tensor::zeros([2, 4], &device),
-        None,
-    );
+    let logits =
+        model.forward(Tensor::zeros([2, 3, 8, 8], &device), Tensor::zeros([2, 4], &device), None);
     assert_eq!(logits.dims(), [2, 4, 9]);
 }

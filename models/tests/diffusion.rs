@@ -69,11 +69,7 @@ fn unet_agrees<B: Backend>(name: &str) {
     );
     fixture.assert_output("time", unet.time_embedding.forward(sinusoids));
     let bias = (mask.clone().bool_not().float() * -10000.0).unsqueeze_dim(1);
-    let conditions = Conditions {
-        time: &time,
-        context: &states,
-        bias: Some(&bias),
-    };
+    let conditions = Conditions { time: &time, context: &states, bias: Some(&bias) };
     let mut hidden = unet.conv_in.forward(last(sample.clone()), Stride::One);
     fixture.assert_output("conv_in", first(hidden.clone()));
     let mut skips = vec![hidden.clone()];
@@ -88,12 +84,7 @@ fn unet_agrees<B: Backend>(name: &str) {
         fixture.assert_output(&format!("up.{i}"), first(hidden.clone()));
     }
 
-    let masked = unet.forward(
-        sample.clone(),
-        timesteps.clone(),
-        states.clone(),
-        Some(mask),
-    );
+    let masked = unet.forward(sample.clone(), timesteps.clone(), states.clone(), Some(mask));
     fixture.assert_output("sample", masked);
     fixture.assert_output("plain", unet.forward(sample, timesteps, states, None));
 }
@@ -105,9 +96,7 @@ fn autoencoder_agrees<B: Backend>(name: &str) {
     let (encoder, decoder) = (&model.encoder, &model.decoder);
     let (pictures, latents) = (fixture.floats("pictures"), fixture.floats("latents"));
 
-    let mut hidden = encoder
-        .conv_in
-        .forward(last(Tensor::clone(&pictures)), Stride::One);
+    let mut hidden = encoder.conv_in.forward(last(Tensor::clone(&pictures)), Stride::One);
     for (i, block) in encoder.down_blocks.iter().enumerate() {
         hidden = block.forward(hidden);
         fixture.assert_output(&format!("encoder.down.{i}"), first(hidden.clone()));
@@ -123,9 +112,7 @@ fn autoencoder_agrees<B: Backend>(name: &str) {
     if let Some(layer) = &model.post_quant_conv {
         hidden = layer.forward(hidden);
     }
-    hidden = decoder
-        .mid_block
-        .forward(decoder.conv_in.forward(hidden, Stride::One));
+    hidden = decoder.mid_block.forward(decoder.conv_in.forward(hidden, Stride::One));
     fixture.assert_output("decoder.mid", first(hidden.clone()));
     for (i, block) in decoder.up_blocks.iter().enumerate() {
         hidden = block.forward(hidden);
@@ -156,43 +143,22 @@ fn the_published_models_have_as_many_parameters_as_published() {
     assert_eq!(parameters(&first), 859_520_964);
     let second = unet(UNetConfig::stable_diffusion_2_1_base());
     assert_eq!(parameters(&second), 865_910_724);
-    let autoencoder = VaeConfig::default()
-        .init::<Flex>(&Default::default())
-        .unwrap();
+    let autoencoder = VaeConfig::default().init::<Flex>(&Default::default()).unwrap();
     assert_eq!(parameters(&autoencoder), 83_653_863);
 }
 
 #[test]
 fn a_config_that_describes_no_model_is_refused_with_the_key() {
-    let refused = |config: UNetConfig| {
-        config
-            .init::<Flex>(&Default::default())
-            .unwrap_err()
-            .to_string()
-    };
+    let refused =
+        |config: UNetConfig| config.init::<Flex>(&Default::default()).unwrap_err().to_string();
     let good = UNetConfig::default();
-    let short = UNetConfig {
-        block_out_channels: vec![320, 640],
-        ..good.clone()
-    };
+    let short = UNetConfig { block_out_channels: vec![320, 640], ..good.clone() };
     assert!(refused(short).contains("down_block_types lists 4 blocks"));
-    let groups = UNetConfig {
-        block_out_channels: vec![320, 640, 1280, 1000],
-        ..good.clone()
-    };
+    let groups = UNetConfig { block_out_channels: vec![320, 640, 1280, 1000], ..good.clone() };
     assert!(refused(groups).contains("block_out_channels[3] is 1000, which norm_num_groups (32)"));
-    let heads = UNetConfig {
-        attention_head_dim: PerBlock::All(0),
-        ..good
-    };
+    let heads = UNetConfig { attention_head_dim: PerBlock::All(0), ..good };
     assert!(refused(heads).contains("attention_head_dim must be at least 1"));
-    let groups = VaeConfig {
-        norm_num_groups: 33,
-        ..VaeConfig::default()
-    };
-    let error = groups
-        .init::<Flex>(&Default::default())
-        .unwrap_err()
-        .to_string();
+    let groups = VaeConfig { norm_num_groups: 33, ..VaeConfig::default() };
+    let error = groups.init::<Flex>(&Default::default()).unwrap_err().to_string();
     assert!(error.contains("block_out_channels[0] is 128"), "{error}");
 }

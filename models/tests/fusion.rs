@@ -46,18 +46,13 @@ fn sentences<B: Backend>(fixture: &Fixture) -> Sentences<B> {
 
 fn presence<B: Backend>(text: [bool; 6], picture: [bool; 6]) -> Presence<B> {
     let mask = |values: [bool; 6]| Tensor::<B, 1, Bool>::from_data(values, &Default::default());
-    Presence {
-        text: mask(text),
-        picture: mask(picture),
-    }
+    Presence { text: mask(text), picture: mask(picture) }
 }
 
 /// The logits of the fixture's batch and their loss.
 fn run<B: Backend>(fixture: &Fixture, model: &FusionClassifier<B>) -> (Tensor<B, 2>, Tensor<B, 1>) {
-    let presence = Presence {
-        text: fixture.mask("text_present"),
-        picture: fixture.mask("picture_present"),
-    };
+    let presence =
+        Presence { text: fixture.mask("text_present"), picture: fixture.mask("picture_present") };
     let sentences = sentences(fixture);
     let logits = model.forward(Some(&sentences), Some(fixture.floats("pixels")), presence);
     let loss = cross_entropy(logits.clone(), fixture.ids("targets"), None, 0.0);
@@ -83,11 +78,7 @@ impl<'a, B: AutodiffBackend> Values<'a, B> {
         model: &FusionClassifier<B>,
         gradients: Option<&'a B::Gradients>,
     ) -> Vec<(String, TensorData)> {
-        let mut values = Self {
-            gradients,
-            path: Vec::new(),
-            found: Vec::new(),
-        };
+        let mut values = Self { gradients, path: Vec::new(), found: Vec::new() };
         model.visit(&mut values);
         values.found
     }
@@ -139,15 +130,11 @@ fn assert_gradients<B: Backend>(tolerance: f32) {
     let expected = Values::of(&expected, None);
     assert_eq!(actual.len(), expected.len());
     for ((name, actual), (_, expected)) in actual.iter().zip(&expected) {
-        let largest = expected
-            .iter::<f32>()
-            .fold(0.0f32, |largest, value| largest.max(value.abs()));
+        let largest =
+            expected.iter::<f32>().fold(0.0f32, |largest, value| largest.max(value.abs()));
         for (a, e) in actual.iter::<f32>().zip(expected.iter::<f32>()) {
             let gap = (a - e).abs();
-            assert!(
-                gap <= 1e-6 + tolerance * largest,
-                "{name}: {a}, expected {e}"
-            );
+            assert!(gap <= 1e-6 + tolerance * largest, "{name}: {a}, expected {e}");
         }
     }
 }
@@ -165,11 +152,7 @@ fn an_absent_modality_leaves_no_trace<B: Backend>() {
     let text = [true, true, false, false, true, false];
     let picture = [true, false, true, false, true, true];
     let logits = |sentences: &Sentences<B>, pixels: &Tensor<B, 4>| {
-        rows(model.forward(
-            Some(sentences),
-            Some(pixels.clone()),
-            presence(text, picture),
-        ))
+        rows(model.forward(Some(sentences), Some(pixels.clone()), presence(text, picture)))
     };
     let (one, pixels) = (sentences::<B>(&fixture), fixture.floats::<B, 4>("pixels"));
     let before = logits(&one, &pixels);
@@ -190,11 +173,7 @@ fn an_absent_modality_leaves_no_trace<B: Backend>() {
     for other in [pixels.clone() * 3.0 + 1.0, pixels.clone() * f32::NAN] {
         let after = logits(&one, &other);
         for row in 0..6 {
-            assert_eq!(
-                before[row] != after[row],
-                picture[row],
-                "picture, row {row}"
-            );
+            assert_eq!(before[row] != after[row], picture[row], "picture, row {row}");
         }
     }
 }
@@ -205,11 +184,9 @@ fn leaving_a_modality_out_equals_masking_it<B: Backend>() {
     let (sentences, pixels) = (sentences::<B>(&fixture), fixture.floats::<B, 4>("pixels"));
     let (all, none) = ([true; 6], [false; 6]);
     let (sentences, pixels) = (Some(&sentences), Some(pixels));
-    for (text, picture, sentences_given, pixels_given) in [
-        (none, all, None, pixels.clone()),
-        (all, none, sentences, None),
-        (none, none, None, None),
-    ] {
+    for (text, picture, sentences_given, pixels_given) in
+        [(none, all, None, pixels.clone()), (all, none, sentences, None), (none, none, None, None)]
+    {
         let given = model.forward(sentences_given, pixels_given, presence(text, picture));
         let masked = model.forward(sentences, pixels.clone(), presence(text, picture));
         assert_eq!(rows(given), rows(masked));

@@ -85,50 +85,30 @@ fn assert_golden(found: (f64, f64), sum: Option<f64>, mean: f64) {
 }
 
 fn ddim_gives_the_goldens_of_diffusers<B: Backend>() {
-    let clipped = SamplerConfig {
-        clip_sample_range: Some(1.0),
-        ..Default::default()
-    };
+    let clipped = SamplerConfig { clip_sample_range: Some(1.0), ..Default::default() };
     let run = |schedule, config| full_loop::<B>(SamplerKind::Ddim, schedule, config);
     let found = run(linear(), clipped.clone());
     assert_golden(found, Some(172.0067), 0.223967);
-    let velocity = ScheduleConfig {
-        prediction_type: PredictionType::VPrediction,
-        ..linear()
-    };
+    let velocity = ScheduleConfig { prediction_type: PredictionType::VPrediction, ..linear() };
     assert_golden(run(velocity, clipped.clone()), Some(52.5302), 0.0684);
-    let steeper = ScheduleConfig {
-        beta_start: 0.01,
-        ..linear()
-    };
+    let steeper = ScheduleConfig { beta_start: 0.01, ..linear() };
     let found = run(steeper.clone(), clipped.clone());
     assert_golden(found, Some(149.8295), 0.1951);
-    let first_alpha = SamplerConfig {
-        set_alpha_to_one: false,
-        ..clipped
-    };
+    let first_alpha = SamplerConfig { set_alpha_to_one: false, ..clipped };
     assert_golden(run(steeper, first_alpha), Some(149.0784), 0.1941);
 }
 
 fn euler_gives_the_golden_of_diffusers<B: Backend>() {
-    let schedule = ScheduleConfig {
-        num_train_timesteps: 1100,
-        ..linear()
-    };
-    let config = SamplerConfig {
-        timestep_spacing: TimestepSpacing::Linspace,
-        ..Default::default()
-    };
+    let schedule = ScheduleConfig { num_train_timesteps: 1100, ..linear() };
+    let config =
+        SamplerConfig { timestep_spacing: TimestepSpacing::Linspace, ..Default::default() };
     let found = full_loop::<B>(SamplerKind::Euler, schedule, config);
     assert_golden(found, Some(10.0807), 0.0131);
 }
 
 fn pndm_gives_the_golden_of_diffusers<B: Backend>() {
-    let config = SamplerConfig {
-        skip_prk_steps: false,
-        set_alpha_to_one: false,
-        ..Default::default()
-    };
+    let config =
+        SamplerConfig { skip_prk_steps: false, set_alpha_to_one: false, ..Default::default() };
     let found = full_loop::<B>(SamplerKind::Pndm, linear(), config);
     assert_golden(found, Some(198.1318), 0.2580);
 }
@@ -191,10 +171,7 @@ fn every_step_of_every_sampler_is_that_of_diffusers<B: Backend>() {
     for case in cases {
         let name = format!("{:?} {:?} {:?}", case.kind, case.schedule, case.sampler);
         let schedule = case.schedule.init().unwrap();
-        let mut sampler = case
-            .kind
-            .init::<B>(&schedule, &case.sampler, case.steps)
-            .unwrap();
+        let mut sampler = case.kind.init::<B>(&schedule, &case.sampler, case.steps).unwrap();
         let sigma = sampler.init_noise_sigma();
         assert!(close(sigma, case.init_noise_sigma, 1e-5), "{name}: {sigma}");
         let mut noise = |step: usize| {
@@ -214,15 +191,10 @@ fn every_step_of_every_sampler_is_that_of_diffusers<B: Backend>() {
             // betas are in 32 bits, which shows where they come close to 1.
             let cosine = case.schedule.beta_schedule == BetaSchedule::SquaredCosine;
             let tolerance = if cosine { 2e-4 } else { 2e-6 };
-            largest = expected
-                .iter()
-                .fold(largest, |largest, value| largest.max(value.abs()));
+            largest = expected.iter().fold(largest, |largest, value| largest.max(value.abs()));
             for (found, expected) in found.into_iter().zip(expected) {
                 let gap = (f64::from(found) - expected).abs();
-                assert!(
-                    gap <= tolerance * largest,
-                    "{name}: step {step}, {found} for {expected}"
-                );
+                assert!(gap <= tolerance * largest, "{name}: step {step}, {found} for {expected}");
             }
         }
         assert_eq!(sampler.timesteps().len(), case.samples.len(), "{name}");
@@ -233,26 +205,14 @@ fn every_step_of_every_sampler_is_that_of_diffusers<B: Backend>() {
 fn timesteps_are_those_of_diffusers_for_any_number_of_steps() {
     let schedule = linear().init().unwrap();
     for case in reference().spacings {
-        let config = SamplerConfig {
-            timestep_spacing: case.spacing,
-            ..Default::default()
-        };
-        let sampler = case
-            .kind
-            .init::<Flex>(&schedule, &config, case.steps)
-            .unwrap();
+        let config = SamplerConfig { timestep_spacing: case.spacing, ..Default::default() };
+        let sampler = case.kind.init::<Flex>(&schedule, &config, case.steps).unwrap();
         let times = sampler.timesteps();
         let name = format!("{:?} {:?} {}", case.kind, case.spacing, case.steps);
         assert_eq!(times.len(), case.evaluations, "{name}");
-        assert!(
-            close(times.iter().sum(), case.sum, 1e-7),
-            "{name}: {times:?}"
-        );
+        assert!(close(times.iter().sum(), case.sum, 1e-7), "{name}: {times:?}");
         let squares = times.iter().map(|t| t * t).sum();
-        assert!(
-            close(squares, case.sum_of_squares, 1e-7),
-            "{name}: {times:?}"
-        );
+        assert!(close(squares, case.sum_of_squares, 1e-7), "{name}: {times:?}");
     }
 }
 
@@ -283,29 +243,19 @@ fn best_output<B: Backend>(
 
 fn a_gaussian_comes_out_with_its_variance<B: Backend>() {
     let deviation = 0.4;
-    for kind in [
-        SamplerKind::Ddim,
-        SamplerKind::DpmSolverPlusPlus2M,
-        SamplerKind::Euler,
-        SamplerKind::Pndm,
-    ] {
-        for prediction_type in [
-            PredictionType::Epsilon,
-            PredictionType::VPrediction,
-            PredictionType::Sample,
-        ] {
+    for kind in
+        [SamplerKind::Ddim, SamplerKind::DpmSolverPlusPlus2M, SamplerKind::Euler, SamplerKind::Pndm]
+    {
+        for prediction_type in
+            [PredictionType::Epsilon, PredictionType::VPrediction, PredictionType::Sample]
+        {
             if (kind, prediction_type) == (SamplerKind::Pndm, PredictionType::Sample) {
                 continue;
             }
-            let config = ScheduleConfig {
-                prediction_type,
-                ..linear()
-            };
+            let config = ScheduleConfig { prediction_type, ..linear() };
             let schedule = config.init().unwrap();
-            let settings = SamplerConfig {
-                timestep_spacing: TimestepSpacing::Linspace,
-                ..Default::default()
-            };
+            let settings =
+                SamplerConfig { timestep_spacing: TimestepSpacing::Linspace, ..Default::default() };
             let mut sampler = kind.init::<B>(&schedule, &settings, 500).unwrap();
             // The first sample is all noise to within the schedule's last product, 4e-5.
             let start = Tensor::ones([1, 1, 1, 1], &Default::default());
@@ -334,9 +284,8 @@ fn ancestral_sampling_gives_a_gaussian_its_variance<B: Backend>() {
     let deviation = 0.4;
     let schedule = linear().init().unwrap();
     let steps = 1000;
-    let mut sampler = SamplerKind::Ddpm
-        .init::<B>(&schedule, &SamplerConfig::default(), steps)
-        .unwrap();
+    let mut sampler =
+        SamplerKind::Ddpm.init::<B>(&schedule, &SamplerConfig::default(), steps).unwrap();
     // Sample 0 starts at 1 and sees no noise; sample i starts at 0 and sees that of step i - 1.
     let unit = |index: usize| {
         let values: Vec<f32> = (0..=steps).map(|i| f32::from(i == index)).collect();
@@ -350,17 +299,12 @@ fn ancestral_sampling_gives_a_gaussian_its_variance<B: Backend>() {
     let mut noise = |step: usize| unit(step + 1);
     let end = sample(model, sampler.as_mut(), None, unit(0), &mut noise);
     let variance: f64 = end.square().sum().into_scalar().elem();
-    assert!(
-        (variance.sqrt() / deviation - 1.0).abs() < 0.03,
-        "{variance}"
-    );
+    assert!((variance.sqrt() / deviation - 1.0).abs() < 0.03, "{variance}");
 }
 
 fn guidance_moves_away_from_the_negative_half<B: Backend>() {
     let schedule = linear().init().unwrap();
-    let mut sampler = SamplerKind::Ddim
-        .init::<B>(&schedule, &SamplerConfig::default(), 4)
-        .unwrap();
+    let mut sampler = SamplerKind::Ddim.init::<B>(&schedule, &SamplerConfig::default(), 4).unwrap();
     let condition = Guidance::condition(quad::<B>([-1.0; 4]), quad([1.0; 4]));
     let mut seen = Vec::new();
     let model = |x: Tensor<B, 4>, t: Tensor<B, 1>| {
@@ -369,25 +313,11 @@ fn guidance_moves_away_from_the_negative_half<B: Backend>() {
     };
     let guided = Guidance { scale: 3.0 };
     let start = quad::<B>([0.0; 4]);
-    let found = sample(
-        model,
-        sampler.as_mut(),
-        Some(guided),
-        start.clone(),
-        &mut no_noise,
-    );
+    let found = sample(model, sampler.as_mut(), Some(guided), start.clone(), &mut no_noise);
     assert_eq!(seen, vec![([2, 1, 2, 2], [2]); 4]);
     // -1 + 3 * (1 - -1) = 5 at every step.
-    let plain = sample(
-        |x, _| x * 0.0 + 5.0,
-        sampler.as_mut(),
-        None,
-        start,
-        &mut no_noise,
-    );
-    found
-        .into_data()
-        .assert_approx_eq::<f32>(&plain.into_data(), Default::default());
+    let plain = sample(|x, _| x * 0.0 + 5.0, sampler.as_mut(), None, start, &mut no_noise);
+    found.into_data().assert_approx_eq::<f32>(&plain.into_data(), Default::default());
 }
 
 fn the_target_of_each_prediction_type_leads_back_to_the_sample<B: Backend>() {
@@ -397,15 +327,10 @@ fn the_target_of_each_prediction_type_leads_back_to_the_sample<B: Backend>() {
         Tensor::<B, 4>::from_data(TensorData::new(values.to_vec(), [3, 1, 1, 1]), &device)
     };
     let (original, noise) = (tensor([0.5, -1.0, 2.0]), tensor([1.0, 0.3, -0.7]));
-    for prediction_type in [
-        PredictionType::Epsilon,
-        PredictionType::VPrediction,
-        PredictionType::Sample,
-    ] {
-        let schedule = ScheduleConfig {
-            prediction_type,
-            ..linear()
-        };
+    for prediction_type in
+        [PredictionType::Epsilon, PredictionType::VPrediction, PredictionType::Sample]
+    {
+        let schedule = ScheduleConfig { prediction_type, ..linear() };
         let schedule = schedule.init().unwrap();
         let noisy = schedule.add_noise(original.clone(), noise.clone(), &timesteps);
         let target = schedule.training_target(original.clone(), noise.clone(), &timesteps);
@@ -422,10 +347,7 @@ fn the_target_of_each_prediction_type_leads_back_to_the_sample<B: Backend>() {
                 PredictionType::VPrediction => (signal * at(&noisy) - sigma * at(&target), sigma),
                 PredictionType::Sample => (at(&target), 1.0),
             };
-            assert!(
-                (found - at(&original)).abs() < 2e-4,
-                "{prediction_type:?} {t}: {found}"
-            );
+            assert!((found - at(&original)).abs() < 2e-4, "{prediction_type:?} {t}: {found}");
             let snr = alpha / (1.0 - alpha);
             assert!(close(weights[i], snr.min(5.0) * factor * factor, 1e-9));
         }

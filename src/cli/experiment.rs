@@ -43,13 +43,7 @@ pub struct Run {
 
 impl Run {
     fn overrides(&self) -> Result<Vec<(String, String)>, UserError> {
-        let mut overrides = Vec::new();
-        for text in &self.set {
-            let (key, value) = text.split_once('=').ok_or_else(|| {
-                UserError(format!("--set {text}: expected KEY=VALUE, as in chain.rounds=2"))
-            })?;
-            overrides.push((key.trim().to_owned(), value.trim().to_owned()));
-        }
+        let mut overrides = super::key_values(&self.set)?;
         let quoted = |path: &PathBuf| toml::Value::String(path.display().to_string()).to_string();
         let mut push = |key: &str, value: Option<String>| {
             overrides.extend(value.map(|value| (key.to_owned(), value)));

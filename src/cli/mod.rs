@@ -1,8 +1,11 @@
 //! The command line: one file a command, each parses, calls and prints.
 
 mod devices;
+mod experiment;
 mod pretrain;
+mod report;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -27,6 +30,20 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run an experiment from its data to its report; finished stages are reused.
+    Experiment(experiment::Run),
+    /// Run an experiment up to its generated samples.
+    Generate(experiment::Run),
+    /// Run an experiment up to the teacher's scores.
+    Score(experiment::Run),
+    /// Run an experiment up to the selection.
+    Select(experiment::Run),
+    /// Run an experiment up to the trained students.
+    Train(experiment::Run),
+    /// Run an experiment up to the predictions on the test split.
+    Evaluate(experiment::Run),
+    /// Write report.md and report.html again from a run folder's results.json.
+    Report(report::Report),
     /// Train the bundled tiny weights on the world's web corpus, part by part.
     Pretrain(pretrain::Pretrain),
     /// List the backends and devices of this build and machine.
@@ -81,6 +98,13 @@ pub fn main() -> i32 {
         tracing::warn!("interrupts are not handled: {error}");
     }
     let result = match cli.command {
+        Command::Experiment(run) => run.until(None, &context),
+        Command::Generate(run) => run.until(Some(crate::experiment::Stage::Generate), &context),
+        Command::Score(run) => run.until(Some(crate::experiment::Stage::Score), &context),
+        Command::Select(run) => run.until(Some(crate::experiment::Stage::Select), &context),
+        Command::Train(run) => run.until(Some(crate::experiment::Stage::Train), &context),
+        Command::Evaluate(run) => run.until(Some(crate::experiment::Stage::Evaluate), &context),
+        Command::Report(report) => report.run(),
         Command::Pretrain(pretrain) => pretrain.run(&context),
         Command::Devices => devices::run(),
     };
@@ -117,4 +141,9 @@ fn key_values(arguments: &[String]) -> Result<Vec<(String, String)>, UserError> 
         None => Err(UserError(format!("--set {text}: expected KEY=VALUE, as in chain.rounds=2"))),
     };
     arguments.iter().map(split).collect()
+}
+
+/// The default place of run folders.
+fn default_runs() -> PathBuf {
+    PathBuf::from("experiments/runs")
 }

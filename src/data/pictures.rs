@@ -155,8 +155,18 @@ fn beside(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     builder.tempfile_in(folder)
 }
 
-fn encode(file: &mut File, picture: &Picture, texts: &[(&str, &str)]) -> std::io::Result<()> {
-    let mut buffered = BufWriter::new(file);
+/// The bytes of [`save_png`]'s file.
+///
+/// # Errors
+/// [`DataError::Write`] for a keyword that PNG does not allow.
+pub fn to_png(picture: &Picture, texts: &[(&str, &str)]) -> Result<Vec<u8>, DataError> {
+    let mut bytes = Vec::new();
+    encode(&mut bytes, picture, texts).map_err(DataError::write(Path::new("a picture")))?;
+    Ok(bytes)
+}
+
+fn encode(out: impl Write, picture: &Picture, texts: &[(&str, &str)]) -> std::io::Result<()> {
+    let mut buffered = BufWriter::new(out);
     let mut encoder = png::Encoder::new(
         &mut buffered,
         u32::try_from(picture.width).map_err(std::io::Error::other)?,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use burn::backend::Autodiff;
-use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use mi2rage_models::bert::{BertConfig, BertForMaskedLm};
 use mi2rage_models::fusion::{FusionClassifier, FusionConfig};
@@ -34,25 +33,21 @@ pub fn fresh<B: Backend>(
     let checked = |result: Result<(), mi2rage_models::layers::ConfigError>| {
         result.map_err(|error| error.to_string())
     };
-    let (text, bert) =
-        lab.encoders.model::<Autodiff<B>, BertConfig, BertForMaskedLm<Autodiff<B>>>(
-            TEXT,
+    let (text, bert) = lab
+        .encoders
+        .model::<Autodiff<B>, BertConfig, BertForMaskedLm<Autodiff<B>>>(TEXT, device, |config| {
+            checked(config.check())?;
+            Ok(config.init_masked_lm(device))
+        })?;
+    let (vision, vit) =
+        lab.encoders.model::<Autodiff<B>, ViTConfig, ViTForImageClassification<Autodiff<B>>>(
+            VISION,
             device,
             |config| {
                 checked(config.check())?;
-                Ok(config.init_masked_lm(device))
+                Ok(config.init_classifier(FORMS, device))
             },
         )?;
-    let (vision, vit) = lab
-        .encoders
-        .model::<Autodiff<B>, ViTConfig, ViTForImageClassification<Autodiff<B>>>(
-        VISION,
-        device,
-        |config| {
-            checked(config.check())?;
-            Ok(config.init_classifier(FORMS, device))
-        },
-    )?;
     let config = FusionConfig {
         fusion_size: text.hidden_size,
         fusion_heads: FUSION_HEADS,
@@ -113,9 +108,4 @@ pub fn ask<B: Backend>(model: &FusionClassifier<B>, pairs: &[Pair]) -> Vec<Vec<f
         logits.extend(tensors::to_vec(tensor).chunks_exact(labels).map(<[f32]>::to_vec));
     }
     logits
-}
-
-/// The model without what training needs.
-pub fn plain<B: Backend>(model: &FusionClassifier<Autodiff<B>>) -> FusionClassifier<B> {
-    model.valid()
 }

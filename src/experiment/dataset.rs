@@ -8,8 +8,9 @@ use anyhow::bail;
 use crate::chain::Setting;
 use crate::config::experiment::{DataConfig, ExperimentConfig};
 use crate::data::audit::{Audit, audit};
-use crate::data::pictures::{Fit, Filter, load};
 use crate::data::picture_folder::{MissingPicture, PictureFolder, Rows};
+use crate::data::pictures::{Fit, load};
+use crate::data::resize::Filter;
 use crate::data::{Example, Picture, Relations, Split, jsonl, mnre};
 use crate::exit::UserError;
 use crate::keyed::Key;
@@ -108,15 +109,7 @@ impl Dataset {
             && [&train, &validation, &test]
                 .iter()
                 .all(|examples| examples.iter().all(|example| example.picture.is_some()));
-        Ok(Self {
-            relations,
-            train,
-            validation,
-            test,
-            world: None,
-            real_pictures,
-            without_picture,
-        })
+        Ok(Self { relations, train, validation, test, world: None, real_pictures, without_picture })
     }
 
     /// What a report must know of the data.

@@ -36,9 +36,7 @@ impl<'a> Truth<'a> {
             return Ok(None);
         }
         Ok(match (sample.modality, &self.store) {
-            (Modality::Picture, _) => {
-                self.pictures.get(sample).map(|cue| *cue == Some(label))
-            }
+            (Modality::Picture, _) => self.pictures.get(sample).map(|cue| *cue == Some(label)),
             (Modality::Text, Some(store)) => match store.read(sample)?.payload {
                 Payload::Caption(caption) => Some(text_cue(&caption.tokens) == Some(label)),
                 Payload::Picture(_) => None,

@@ -16,9 +16,7 @@ use crate::chain::{
     ChainConfig, Fingerprint, Modality, Payload, SampleKey, Setting, Store, TextToImage,
 };
 use crate::data::Example;
-use crate::generators::{
-    CaptionOptions, CaptionWriter, DrawOptions, LatentDiffusion, Oracle,
-};
+use crate::generators::{CaptionOptions, CaptionWriter, DrawOptions, LatentDiffusion, Oracle};
 use crate::report::RoundQuality;
 use crate::world::detector::Detector;
 use crate::world::lexicon::{cue_word, text_cue};
@@ -187,11 +185,8 @@ fn look(
         Ok(seen)
     })?;
     task.finish();
-    let seen: BTreeMap<SampleKey, (usize, Option<usize>)> = seen
-        .into_iter()
-        .flatten()
-        .map(|(key, form, cue)| (key, (form, cue)))
-        .collect();
+    let seen: BTreeMap<SampleKey, (usize, Option<usize>)> =
+        seen.into_iter().flatten().map(|(key, form, cue)| (key, (form, cue))).collect();
     let mut rounds: BTreeMap<usize, Quality> = BTreeMap::new();
     for item in &dataset.train {
         for key in store.samples_of(&item.id, setting) {
@@ -272,9 +267,10 @@ fn cumulative(rounds: BTreeMap<usize, Quality>) -> Vec<RoundQuality> {
 
 /// Writes the samples' index for readers outside this program.
 pub fn write_index(lab: &Lab<'_>, seed: u64, generated: &Generated) -> Result<(), FolderError> {
-    let lines = generated.picture_cues.iter().map(|(key, cue)| {
-        serde_json::json!({ "sample": key, "detected": cue })
-    });
+    let lines = generated
+        .picture_cues
+        .iter()
+        .map(|(key, cue)| serde_json::json!({ "sample": key, "detected": cue }));
     lab.folder.write_lines(&format!("seed-{seed}/pictures.jsonl"), lines)?;
     Ok(())
 }

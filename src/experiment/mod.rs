@@ -5,7 +5,9 @@
 
 mod classifier;
 mod dataset;
+mod date;
 pub mod folder;
+mod gallery;
 mod generate;
 mod pairs;
 mod results;

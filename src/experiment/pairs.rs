@@ -69,11 +69,7 @@ impl<'a> Assembler<'a> {
     }
 
     /// Every training pair of a chain's configuration.
-    pub fn chains(
-        &self,
-        items: &[Example],
-        chain: &ChainConfig,
-    ) -> anyhow::Result<Vec<NamedPair>> {
+    pub fn chains(&self, items: &[Example], chain: &ChainConfig) -> anyhow::Result<Vec<NamedPair>> {
         let setting = self.lab.config.setting;
         let mut named = Vec::new();
         for item in items {

@@ -152,7 +152,8 @@ impl Writer<'_> {
     }
 
     fn environment(&self) -> report::Environment {
-        let fact = |name: &str, value: &str| Fact { name: name.to_owned(), value: value.to_owned() };
+        let fact =
+            |name: &str, value: &str| Fact { name: name.to_owned(), value: value.to_owned() };
         report::Environment {
             versions: vec![fact("mi2rage", env!("CARGO_PKG_VERSION")), fact("burn", "0.21.0")],
             device: format!("{} ({} jobs side by side)", self.lab.device, self.lab.workers),
@@ -194,8 +195,7 @@ impl Writer<'_> {
 
     fn arm(&self, arm: Arm) -> anyhow::Result<report::Arm> {
         let mut rng = self.rng(arm.name());
-        let summary =
-            summarise(&self.counts(arm), TestSets::Shared, &self.bootstrap, &mut rng)?;
+        let summary = summarise(&self.counts(arm), TestSets::Shared, &self.bootstrap, &mut rng)?;
         let students: Vec<_> = self.outcomes.iter().map(|one| &one.students[&arm]).collect();
         let pairs = students.iter().map(|one| one.pairs).sum::<usize>() / students.len().max(1);
         Ok(report::Arm {
@@ -285,8 +285,7 @@ impl Writer<'_> {
             }
         }
         let mut rng = self.rng("bound");
-        let bound =
-            information_bound(&labels, &logs, &items, None, &self.bootstrap, &mut rng)?;
+        let bound = information_bound(&labels, &logs, &items, None, &self.bootstrap, &mut rng)?;
         Ok(Some(bound.information))
     }
 
@@ -297,8 +296,7 @@ impl Writer<'_> {
             for b in 0..a {
                 let mut rng = self.rng("comparison");
                 let (later, earlier) = (&counts[a], &counts[b]);
-                let paired =
-                    compare(later, earlier, TestSets::Shared, &self.bootstrap, &mut rng)?;
+                let paired = compare(later, earlier, TestSets::Shared, &self.bootstrap, &mut rng)?;
                 comparisons.push(report::Comparison {
                     a: arms[a].name().to_owned(),
                     b: arms[b].name().to_owned(),

@@ -136,7 +136,8 @@ fn one_seed<B: Backend>(
             lab.folder.stage(&format!("seed-{seed}/score-{}", set.name()), &inputs, || {
                 teacher::score::<B>(lab, set.name(), seed, train, labels, pairs, device)
             })?;
-        lab.folder.write_lines(&format!("seed-{seed}/scores-{}.jsonl", set.name()), &scored.pairs)?;
+        lab.folder
+            .write_lines(&format!("seed-{seed}/scores-{}.jsonl", set.name()), &scored.pairs)?;
         spent.push(Spent {
             stage: "score".to_owned(),
             arm: Some(set.name().to_owned()),
@@ -160,8 +161,7 @@ fn one_seed<B: Backend>(
         direct: &direct,
         kept: &outcome.kept,
     };
-    outcome.students =
-        train_students::<B>(lab, seed, &base, &material, dropouts, spent, device)?;
+    outcome.students = train_students::<B>(lab, seed, &base, &material, dropouts, spent, device)?;
     Ok(outcome)
 }
 
@@ -174,11 +174,9 @@ fn identities(pairs: &[NamedPair]) -> Vec<(PairId, crate::chain::SampleKey, usiz
 fn select(lab: &Lab<'_>, outcome: &mut SeedOutcome) -> anyhow::Result<()> {
     let config = &lab.config.select;
     let random = dataset::seed_key(outcome.seed).with("random control", 0);
-    for (arm, set) in [
-        (Arm::CcgMi, Arm::Ccg),
-        (Arm::CcgRandom, Arm::Ccg),
-        (Arm::DirectMi, Arm::DirectMatched),
-    ] {
+    for (arm, set) in
+        [(Arm::CcgMi, Arm::Ccg), (Arm::CcgRandom, Arm::Ccg), (Arm::DirectMi, Arm::DirectMatched)]
+    {
         let Some(scored) = outcome.scored.get(&set).filter(|_| lab.has(&[arm])) else { continue };
         let mut selection: Selection = config.policy.select(config.score, &scored.pairs)?;
         if arm == Arm::CcgRandom {

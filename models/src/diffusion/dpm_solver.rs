@@ -49,20 +49,11 @@ impl<B: Backend> DpmSolver<B> {
         let mut timesteps =
             config.timestep_spacing.offset_timesteps(train, count, config.steps_offset)?;
         timesteps.truncate(steps);
-        let level = |alpha: f64| Level {
-            alpha: alpha.sqrt(),
-            sigma: (1.0 - alpha).sqrt(),
-        };
-        let mut levels: Vec<Level> = timesteps
-            .iter()
-            .map(|&timestep| level(schedule.alpha_cumprod(timestep)))
-            .collect();
+        let level = |alpha: f64| Level { alpha: alpha.sqrt(), sigma: (1.0 - alpha).sqrt() };
+        let mut levels: Vec<Level> =
+            timesteps.iter().map(|&timestep| level(schedule.alpha_cumprod(timestep))).collect();
         let to_zero = config.final_sigmas_type == FinalSigma::Zero;
-        levels.push(level(if to_zero {
-            1.0
-        } else {
-            schedule.alpha_cumprod(0)
-        }));
+        levels.push(level(if to_zero { 1.0 } else { schedule.alpha_cumprod(0) }));
         Ok(Self {
             schedule: schedule.clone(),
             times: as_floats(&timesteps),
@@ -86,10 +77,8 @@ impl<B: Backend> Sampler<B> for DpmSolver<B> {
         _noise: NoiseSource<'_, B>,
     ) -> Tensor<B, 4> {
         let (from, to) = (self.levels[step], self.levels[step + 1]);
-        let original = self
-            .schedule
-            .denoise(model_output, sample.clone(), from.alpha.powi(2))
-            .original;
+        let original =
+            self.schedule.denoise(model_output, sample.clone(), from.alpha.powi(2)).original;
         let last = self.first_order_final && step + 1 == self.times.len();
         let previous = self.previous.replace(original.clone());
         let (Some(previous), false) = (previous, last || step == 0) else {

@@ -44,12 +44,7 @@ impl Euler {
             FinalSigma::Zero => 0.0,
             FinalSigma::SigmaMin => schedule.sigma(0.0),
         });
-        Ok(Self {
-            schedule: schedule.clone(),
-            times,
-            sigmas,
-            init_noise_sigma,
-        })
+        Ok(Self { schedule: schedule.clone(), times, sigmas, init_noise_sigma })
     }
 }
 

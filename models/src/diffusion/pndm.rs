@@ -81,9 +81,8 @@ impl<B: Backend> Pndm<B> {
         output: Tensor<B, 4>,
     ) -> Tensor<B, 4> {
         let alpha = self.schedule.alpha_cumprod(timestep);
-        let alpha_previous = previous.map_or(self.final_alpha, |timestep| {
-            self.schedule.alpha_cumprod(timestep)
-        });
+        let alpha_previous =
+            previous.map_or(self.final_alpha, |timestep| self.schedule.alpha_cumprod(timestep));
         // Equation 9 is DDIM's step, here so written that nothing large cancels where little of the
         // sample is left.
         let denoised = self.schedule.denoise(output, sample, alpha);

@@ -24,10 +24,8 @@ pub fn attention<B: Backend>(
     heads: usize,
     bias: Option<Tensor<B, 3>>,
 ) -> Tensor<B, 3> {
-    let bias = bias.map_or_else(
-        || Tensor::zeros([1, 1, key.dims()[1]], &query.device()),
-        Tensor::detach,
-    );
+    let bias =
+        bias.map_or_else(|| Tensor::zeros([1, 1, key.dims()[1]], &query.device()), Tensor::detach);
     let inputs = [
         flex::primitive(&query),
         flex::primitive(&key),
@@ -148,28 +146,18 @@ impl FlexOperation<4> for Attention {
         let [b, n, c] = flex::dims(inputs[0]);
         let [_, m, _] = flex::dims::<3>(inputs[1]);
         let mut output = vec![0.0; b * n * c];
-        output
-            .par_chunks_exact_mut(n * c)
-            .enumerate()
-            .for_each_init(
-                || vec![0.0; n * m],
-                |weights, (index, output)| {
-                    let sample = Sample::new(self.heads, inputs, index);
-                    for head in 0..self.heads {
-                        sample.weights(head, weights);
-                        let weights = Matrix::new(weights, n, m);
-                        let value = sample.head(sample.value, head);
-                        multiply(
-                            &mut output[head * sample.width..],
-                            c,
-                            false,
-                            1.0,
-                            weights,
-                            value,
-                        );
-                    }
-                },
-            );
+        output.par_chunks_exact_mut(n * c).enumerate().for_each_init(
+            || vec![0.0; n * m],
+            |weights, (index, output)| {
+                let sample = Sample::new(self.heads, inputs, index);
+                for head in 0..self.heads {
+                    sample.weights(head, weights);
+                    let weights = Matrix::new(weights, n, m);
+                    let value = sample.head(sample.value, head);
+                    multiply(&mut output[head * sample.width..], c, false, 1.0, weights, value);
+                }
+            },
+        );
         flex::tensor(output, [b, n, c])
     }
 
@@ -209,14 +197,7 @@ impl FlexOperation<4> for Attention {
                         let key = sample.head(sample.key, head);
                         let query = sample.head(sample.query, head);
                         multiply(&mut to_query[first..], c, false, scale, slopes, key);
-                        multiply(
-                            &mut to_key[first..],
-                            c,
-                            false,
-                            scale,
-                            slopes.transpose(),
-                            query,
-                        );
+                        multiply(&mut to_key[first..], c, false, scale, slopes.transpose(), query);
                     }
                 },
             );
@@ -239,12 +220,8 @@ mod tests {
     fn the_fast_path_equals_the_plain_one_with_its_gradients() {
         type Floats<const D: usize> = Tensor<Autodiff<Flex>, D>;
         let (b, n, m, c) = (3, 5, 4, 12);
-        for (heads, bias_shape) in [
-            (1, [1, 1, m]),
-            (3, [b, 1, m]),
-            (4, [1, n, m]),
-            (2, [b, n, m]),
-        ] {
+        for (heads, bias_shape) in [(1, [1, 1, m]), (3, [b, 1, m]), (4, [1, n, m]), (2, [b, n, m])]
+        {
             let count = bias_shape.iter().product::<usize>() as i64;
             // Every third position is all but masked.
             let bias: Floats<3> = Tensor::<_, 1, Int>::arange(0..count, &Default::default())
@@ -255,11 +232,7 @@ mod tests {
                 .float()
                 * -1e4;
             let split = |[q, k, v]: [Floats<1>; 3]| {
-                (
-                    q.reshape([b, n, c]),
-                    k.reshape([b, m, c]),
-                    v.reshape([b, m, c]),
-                )
+                (q.reshape([b, n, c]), k.reshape([b, m, c]), v.reshape([b, m, c]))
             };
             assert_same(
                 [&[b, n, c], &[b, m, c], &[b, m, c]],

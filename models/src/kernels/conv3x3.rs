@@ -23,11 +23,7 @@ pub fn conv3x3<B: Backend>(
     bias: Tensor<B, 2>,
     stride: Stride,
 ) -> Tensor<B, 4> {
-    let inputs = [
-        flex::primitive(&input),
-        flex::primitive(&weight),
-        flex::primitive(&bias),
-    ];
+    let inputs = [flex::primitive(&input), flex::primitive(&weight), flex::primitive(&bias)];
     flex::apply(Convolution { stride }, inputs)
         .unwrap_or_else(|| plain(input, weight, bias, stride))
 }
@@ -142,10 +138,7 @@ impl Sizes {
     /// Gathers lines of a sample; `gathered` holds them exactly.
     fn gather(&self, sample: &[f32], first_line: usize, gathered: &mut [f32]) {
         gathered.fill(0.0);
-        for (i, gathered) in gathered
-            .chunks_exact_mut(self.out_w * self.row())
-            .enumerate()
-        {
+        for (i, gathered) in gathered.chunks_exact_mut(self.out_w * self.row()).enumerate() {
             self.for_each_run(first_line + i, |to, from, length| {
                 gathered[to..to + length].copy_from_slice(&sample[from..from + length]);
             });
@@ -218,14 +211,7 @@ impl FlexOperation<3> for Convolution {
                             pixel.copy_from_slice(bias);
                         }
                         let gathered = Matrix::new(gathered, pixels, row);
-                        multiply(
-                            output,
-                            out,
-                            true,
-                            1.0,
-                            gathered,
-                            Matrix::new(&matrix, row, out),
-                        );
+                        multiply(output, out, true, 1.0, gathered, Matrix::new(&matrix, row, out));
                     }
                 },
             );
@@ -245,14 +231,7 @@ impl FlexOperation<3> for Convolution {
         let matrix = sizes.as_matrix(flex::values(weight));
         let (samples, gradients) = (flex::values(input), flex::values(gradient));
 
-        let mut to_input = vec![
-            0.0;
-            if wants_input {
-                b * sizes.sample_in()
-            } else {
-                0
-            }
-        ];
+        let mut to_input = vec![0.0; if wants_input { b * sizes.sample_in() } else { 0 }];
         let mut to_bias = vec![0.0; b * out];
         let parts = parts(b);
         let longest = parts.first().map_or(1, |part| part.len());

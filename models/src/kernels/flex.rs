@@ -70,9 +70,7 @@ pub(super) fn apply<B: Backend, O: FlexOperation<N>, const N: usize, const D: us
             Err(_) => return None,
         },
     };
-    let output = output
-        .downcast::<<B as BackendTypes>::FloatTensorPrimitive>()
-        .ok()?;
+    let output = output.downcast::<<B as BackendTypes>::FloatTensorPrimitive>().ok()?;
     Some(Tensor::from_primitive(TensorPrimitive::Float(*output)))
 }
 
@@ -85,11 +83,7 @@ fn tracked<O: FlexOperation<N>, const N: usize>(
     let inputs = inputs.map(|input| input.primitive.to_contiguous());
     let output = operation.forward(inputs.each_ref());
     let backward = Registered::<O>(PhantomData);
-    match backward
-        .prepare::<NoCheckpointing>(nodes)
-        .compute_bound()
-        .stateful()
-    {
+    match backward.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish((operation, inputs), output),
         OpsKind::UnTracked(prep) => prep.finish(output),
     }
@@ -129,9 +123,7 @@ pub(super) mod tests {
 
     /// Fixed numbers of about unit size, no two alike.
     fn numbers(count: usize, seed: usize) -> Vec<f32> {
-        (0..count)
-            .map(|i| ((i * 37 + seed * 101 + 11) % 127) as f32 / 40.0 - 1.6)
-            .collect()
+        (0..count).map(|i| ((i * 37 + seed * 101 + 11) % 127) as f32 / 40.0 - 1.6).collect()
     }
 
     /// Asserts that two functions of tensors of these shapes, which they get flat, agree in value
@@ -160,10 +152,7 @@ pub(super) mod tests {
                 if tracked {
                     let gradients = (output * weights).sum().backward();
                     results.extend(inputs.map(|input| {
-                        input
-                            .grad(&gradients)
-                            .expect("every input has a gradient")
-                            .into_data()
+                        input.grad(&gradients).expect("every input has a gradient").into_data()
                     }));
                 }
                 results

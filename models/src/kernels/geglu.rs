@@ -30,14 +30,10 @@ impl FlexOperation<1> for Geglu {
         let [b, n, double] = flex::dims(input);
         let width = double / 2;
         let mut output = vec![0.0; b * n * width];
-        output
-            .par_chunks_mut(n * width)
-            .zip(flex::values(input).par_chunks(n * double))
-            .for_each(|(output, input)| {
+        output.par_chunks_mut(n * width).zip(flex::values(input).par_chunks(n * double)).for_each(
+            |(output, input)| {
                 widest(|| {
-                    let rows = output
-                        .chunks_exact_mut(width)
-                        .zip(input.chunks_exact(double));
+                    let rows = output.chunks_exact_mut(width).zip(input.chunks_exact(double));
                     for (output, input) in rows {
                         let (values, gates) = input.split_at(width);
                         for ((output, value), &gate) in output.iter_mut().zip(values).zip(gates) {
@@ -45,7 +41,8 @@ impl FlexOperation<1> for Geglu {
                         }
                     }
                 });
-            });
+            },
+        );
         flex::tensor(output, [b, n, width])
     }
 

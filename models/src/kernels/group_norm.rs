@@ -20,16 +20,8 @@ pub fn group_norm<B: Backend>(
     epsilon: f64,
     silu: bool,
 ) -> Tensor<B, 4> {
-    let operation = GroupNormalisation {
-        groups,
-        epsilon: epsilon as f32,
-        silu,
-    };
-    let inputs = [
-        flex::primitive(&input),
-        flex::primitive(&gamma),
-        flex::primitive(&beta),
-    ];
+    let operation = GroupNormalisation { groups, epsilon: epsilon as f32, silu };
+    let inputs = [flex::primitive(&input), flex::primitive(&gamma), flex::primitive(&beta)];
     flex::apply(operation, inputs)
         .unwrap_or_else(|| plain(input, gamma, beta, groups, epsilon, silu))
 }
@@ -109,9 +101,7 @@ impl GroupNormalisation {
             scale[c] *= gamma[c];
             shift[c] = beta[c] - shift[c] * scale[c];
         }
-        let rows = output
-            .chunks_exact_mut(channels)
-            .zip(sample.chunks_exact(channels));
+        let rows = output.chunks_exact_mut(channels).zip(sample.chunks_exact(channels));
         for (output, pixel) in rows {
             let weights = scale.iter().zip(&shift);
             for ((output, pixel), (scale, shift)) in output.iter_mut().zip(pixel).zip(weights) {
@@ -168,9 +158,7 @@ impl GroupNormalisation {
         }
         self.group_means(sums, pixels);
         self.group_means(products, pixels);
-        let rows = output
-            .chunks_exact_mut(channels)
-            .zip(sample.chunks_exact(channels));
+        let rows = output.chunks_exact_mut(channels).zip(sample.chunks_exact(channels));
         for (output, pixel) in rows {
             let (output, pixel) = (&mut output[..channels], &pixel[..channels]);
             for c in 0..channels {
@@ -186,12 +174,11 @@ impl FlexOperation<3> for GroupNormalisation {
         let [b, h, w, c] = flex::dims(input);
         let (gamma, beta) = (flex::values(gamma), flex::values(beta));
         let mut output = vec![0.0; b * h * w * c];
-        output
-            .par_chunks_mut(h * w * c)
-            .zip(flex::values(input).par_chunks(h * w * c))
-            .for_each(|(output, sample)| {
+        output.par_chunks_mut(h * w * c).zip(flex::values(input).par_chunks(h * w * c)).for_each(
+            |(output, sample)| {
                 widest(|| self.sample_forward(sample, gamma, beta, output));
-            });
+            },
+        );
         flex::tensor(output, [b, h, w, c])
     }
 

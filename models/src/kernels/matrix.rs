@@ -22,13 +22,7 @@ impl<'a> Matrix<'a> {
     /// Rows that begin `stride` values apart, the first with the slice.
     pub(super) fn within(values: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
         assert_spans(values.len(), rows, columns, stride);
-        Self {
-            values,
-            rows,
-            columns,
-            row_stride: stride,
-            column_stride: 1,
-        }
+        Self { values, rows, columns, row_stride: stride, column_stride: 1 }
     }
 
     pub(super) fn transpose(self) -> Self {
@@ -44,14 +38,8 @@ impl<'a> Matrix<'a> {
 
 /// That `rows` of `columns` values, `stride` apart, end within `length`.
 fn assert_spans(length: usize, rows: usize, columns: usize, stride: usize) {
-    assert!(
-        rows > 0 && columns > 0 && columns <= stride,
-        "a matrix has rows and columns"
-    );
-    assert!(
-        (rows - 1) * stride + columns <= length,
-        "a matrix lies within its slice"
-    );
+    assert!(rows > 0 && columns > 0 && columns <= stride, "a matrix has rows and columns");
+    assert!((rows - 1) * stride + columns <= length, "a matrix lies within its slice");
 }
 
 /// Writes `scale * left * right` to `output`, or adds it. The rows of the output begin `stride`

@@ -31,10 +31,7 @@ const PARTS: usize = 8;
 /// The samples of each part, in order.
 fn parts(samples: usize) -> Vec<Range<usize>> {
     let size = samples.div_ceil(PARTS).max(1);
-    (0..samples)
-        .step_by(size)
-        .map(|start| start..(start + size).min(samples))
-        .collect()
+    (0..samples).step_by(size).map(|start| start..(start + size).min(samples)).collect()
 }
 
 /// The sum of equally long vectors, in order.

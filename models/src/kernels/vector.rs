@@ -22,9 +22,7 @@ pub(super) fn sum(values: &[f32]) -> f32 {
 /// The largest value.
 #[inline(always)]
 pub(super) fn largest(values: &[f32]) -> f32 {
-    fold(values, f32::NEG_INFINITY, |largest, value| {
-        if value > largest { value } else { largest }
-    })
+    fold(values, f32::NEG_INFINITY, |largest, value| if value > largest { value } else { largest })
 }
 
 #[inline(always)]
@@ -85,10 +83,7 @@ pub(super) fn normal(x: f32) -> (f32, f32) {
         + 0.254_829_6)
         * t;
     let tail = 0.5 * p * gauss;
-    (
-        if x >= 0.0 { 1.0 - tail } else { tail },
-        INVERSE_SQRT_2PI * gauss,
-    )
+    (if x >= 0.0 { 1.0 - tail } else { tail }, INVERSE_SQRT_2PI * gauss)
 }
 
 #[cfg(test)]
@@ -117,11 +112,7 @@ mod tests {
             (0.5, 0.691_462_5),
             (2.0, 0.977_249_9),
         ] {
-            assert!(
-                (normal(x).0 - expected).abs() < 1.5e-7,
-                "{x}: {}",
-                normal(x).0
-            );
+            assert!((normal(x).0 - expected).abs() < 1.5e-7, "{x}: {}", normal(x).0);
         }
         assert!((normal(1.0).1 - 0.241_970_72).abs() < 1e-7);
     }

@@ -144,10 +144,7 @@ impl<B: Backend> MidAttention<B> {
     /// - input and output: `[b, h, w, c]`
     pub fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
         let [b, h, w, c] = input.dims();
-        let hidden = self
-            .group_norm
-            .forward(input.clone())
-            .reshape([b, h * w, c]);
+        let hidden = self.group_norm.forward(input.clone()).reshape([b, h * w, c]);
         let query = linear(&self.to_q, hidden.clone());
         let key = linear(&self.to_k, hidden.clone());
         let value = linear(&self.to_v, hidden);

@@ -105,10 +105,7 @@ impl Fixture {
             .iter::<f64>()
             .zip(expected.iter::<f64>())
             .map(|(a, e)| (a - e).abs())
-            .fold(
-                0.0,
-                |worst: f64, gap| if gap <= worst { worst } else { gap },
-            );
+            .fold(0.0, |worst: f64, gap| if gap <= worst { worst } else { gap });
         assert!(
             worst <= self.tolerance,
             "{name} is off by {worst:e}, tolerance {:e}",
@@ -144,9 +141,7 @@ impl<B: Backend> ModuleMapper<B> for Fill<'_> {
         let name = self
             .renames
             .iter()
-            .fold(names.join("."), |name, (ours, theirs)| {
-                name.replace(ours, theirs)
-            });
+            .fold(names.join("."), |name, (ours, theirs)| name.replace(ours, theirs));
         let Some(data) = self.weights.remove(&name) else {
             self.wrong.push(format!("missing: {name}"));
             return param;
@@ -171,8 +166,7 @@ impl<B: Backend> ModuleMapper<B> for Fill<'_> {
         }
         let expected = param.lazy_shape();
         if tensor.shape() != expected {
-            self.wrong
-                .push(format!("{name} is {:?}, expected {expected:?}", data.shape));
+            self.wrong.push(format!("{name} is {:?}, expected {expected:?}", data.shape));
             return param;
         }
         let id = param.id;
