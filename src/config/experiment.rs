@@ -176,6 +176,16 @@ pub struct SelectConfig {
     pub on_drop: OnDrop,
 }
 
+/// A part of the classifier that can be frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoder {
+    /// BERT.
+    Text,
+    /// ViT.
+    Vision,
+}
+
 /// The classifier that is trained in each arm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -189,6 +199,16 @@ pub struct StudentConfig {
     /// Dropout inside the classifier.
     #[serde(default)]
     pub dropout: f64,
+    /// Encoders that are not trained further.
+    #[serde(default)]
+    pub freeze: Vec<Encoder>,
+    /// Show the entities' tokens as unknown names (entity masking, Zhang et al. 2017): a small
+    /// encoder would learn the names by heart.
+    #[serde(default)]
+    pub mask_entities: bool,
+    /// The chance of hiding a token of a training sentence, markers aside.
+    #[serde(default)]
+    pub token_dropout: f64,
     /// The longest sentence in tokens.
     pub max_tokens: usize,
     /// How it is trained; the same number of updates for every arm.
@@ -311,6 +331,9 @@ impl ExperimentConfig {
         let dropouts = &self.student.modality_dropout;
         if dropouts.is_empty() || !dropouts.iter().all(|&value| fraction(value)) {
             return Some("student.modality_dropout: expected fractions below 1".to_owned());
+        }
+        if !fraction(self.student.token_dropout) {
+            return Some("student.token_dropout: expected a fraction below 1".to_owned());
         }
         if !fraction(self.student.dropout) {
             return Some("student.dropout: expected a fraction below 1".to_owned());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use burn::backend::Autodiff;
+use burn::module::Module;
 use burn::tensor::backend::Backend;
 use mi2rage_models::bert::{BertConfig, BertForMaskedLm};
 use mi2rage_models::fusion::{FusionClassifier, FusionConfig};
@@ -11,6 +12,7 @@ use mi2rage_models::vit::{ViTConfig, ViTForImageClassification};
 
 use super::Lab;
 use crate::bundle::{BundleError, TEXT, VISION};
+use crate::config::experiment::Encoder;
 use crate::keyed::Key;
 use crate::tensors;
 use crate::train::tasks::relations::{Pair, PairBatch, RelationTask};
@@ -30,6 +32,13 @@ pub fn fresh<B: Backend>(
     key: &Key,
     device: &B::Device,
 ) -> Result<(FusionConfig, FusionClassifier<Autodiff<B>>), BundleError> {
+    // Dropout has no weights: the experiment's goes into the encoder of sentences too.
+    let dropout = lab.config.student.dropout;
+    let with_dropout = |config: &BertConfig| BertConfig {
+        hidden_dropout_prob: dropout,
+        attention_probs_dropout_prob: dropout,
+        ..config.clone()
+    };
     let checked = |result: Result<(), mi2rage_models::layers::ConfigError>| {
         result.map_err(|error| error.to_string())
     };
@@ -52,15 +61,18 @@ pub fn fresh<B: Backend>(
         fusion_size: text.hidden_size,
         fusion_heads: FUSION_HEADS,
         fusion_act: text.hidden_act,
-        fusion_dropout: lab.config.student.dropout,
+        fusion_dropout: dropout,
         num_labels: labels,
-        text,
+        text: with_dropout(&text),
         vision,
     };
     let model = config.init::<Autodiff<B>>(device);
     let mut rng = key.with("head", 0).rng();
     let head = reinitialise(model.head, Scheme::FanIn, &mut rng);
-    Ok((config, FusionClassifier { text: bert.bert, vision: vit.vit, head }))
+    let frozen = |encoder| lab.config.student.freeze.contains(&encoder);
+    let text = if frozen(Encoder::Text) { bert.bert.no_grad() } else { bert.bert };
+    let vision = if frozen(Encoder::Vision) { vit.vit.no_grad() } else { vit.vit };
+    Ok((config, FusionClassifier { text, vision, head }))
 }
 
 /// Trains a classifier; `masking` is the chance that a pair shows only one of its halves.
@@ -73,10 +85,14 @@ pub fn fit<B: Backend>(
     masking: f64,
     key: &Key,
 ) -> Result<Trained<FusionClassifier<B>>, TrainError> {
+    let (token_dropout, special) = (lab.config.student.token_dropout, lab.tokenizer.special().mask);
+    let first_ordinary = lab.tokenizer.first_ordinary();
+    let special = (special, first_ordinary);
     let items = Items {
         len: pairs.len(),
         collate: Arc::new(move |at: &[usize], key: &Key| {
-            PairBatch::masked(at.iter().map(|&at| pairs[at].clone()), masking, key)
+            let pairs = at.iter().map(|&at| pairs[at].clone());
+            PairBatch::masked(pairs, masking, key).hide_tokens(token_dropout, special, key)
         }),
     };
     let held_out = Items {

@@ -42,8 +42,13 @@ impl<'a> Assembler<'a> {
     }
 
     fn real_text(&self, example: &Example) -> anyhow::Result<Arc<EncodedText>> {
-        let max = self.lab.config.student.max_tokens;
-        Ok(Arc::new(self.tokenizer().encode_example(example, max)?))
+        let config = &self.lab.config.student;
+        let tokenizer = self.tokenizer();
+        Ok(Arc::new(if config.mask_entities {
+            tokenizer.encode_example(&masked(example), config.max_tokens)?
+        } else {
+            tokenizer.encode_example(example, config.max_tokens)?
+        }))
     }
 
     fn picture(&self, key: &SampleKey) -> anyhow::Result<Arc<Picture>> {
@@ -156,6 +161,15 @@ impl<'a> Assembler<'a> {
         let one = ChainConfig { chains: std::num::NonZeroUsize::MIN, ..one };
         Ok(self.chains(&dataset.test, &one)?.into_iter().map(|named| named.pair).collect())
     }
+}
+
+/// The sentence with a bare letter for each token of its entities.
+pub fn masked(example: &Example) -> Example {
+    let mut masked = example.clone();
+    for span in [&example.head.span, &example.tail.span] {
+        masked.tokens[span.clone()].fill("x".to_owned());
+    }
+    masked
 }
 
 /// The pair as the selection leaves it.

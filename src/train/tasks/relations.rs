@@ -72,6 +72,24 @@ impl PairBatch {
         Self { pairs: pairs.into_iter().map(mask).collect() }
     }
 
+    /// For training: each ordinary token is hidden behind `mask` with the chance `rate`. Ids below
+    /// `first_ordinary` are special and stay.
+    pub fn hide_tokens(mut self, rate: f64, (mask, first_ordinary): (u32, u32), key: &Key) -> Self {
+        if rate == 0.0 {
+            return self;
+        }
+        let mut rng = key.with("token dropout", 0).rng();
+        for pair in &mut self.pairs {
+            let Some(text) = &mut pair.text else { continue };
+            let ids = text.ids.iter().map(|&id| {
+                let hide = rng.random_bool(rate) && id >= first_ordinary;
+                if hide { mask } else { id }
+            });
+            *text = Arc::new(EncodedText { ids: ids.collect(), ..EncodedText::clone(text) });
+        }
+        self
+    }
+
     fn sentences<B: Backend>(&self, device: &B::Device) -> Option<Sentences<B>> {
         let texts = || self.pairs.iter().map(|pair| pair.text.as_deref());
         let longest = texts().flatten().map(|text| text.ids.len()).max()?;

@@ -33,7 +33,10 @@ impl<B: Backend> Scenes<B> {
         let device = &self.devices()[0];
         let size = batch.pictures[0].width;
         let pictures = batch.pictures.iter().map(Arc::as_ref);
-        let logits = self.model.forward(tensors::pictures(pictures, size, device));
+        // Every state is trained to know the scene, not the class token's alone: those who attend
+        // to the patches later find it there. The mean is as BEiT pools (Bao et al. 2021).
+        let states = self.model.vit.forward(tensors::pictures(pictures, size, device));
+        let logits = self.model.classifier.forward(states.mean_dim(1).squeeze_dim::<2>(1));
         let classes = tensors::indices(batch.classes.iter().copied(), device);
         let losses = tensors::negative_log_likelihood(logits.clone(), classes);
         (logits, losses)
