@@ -45,7 +45,7 @@ impl<'a> Assembler<'a> {
         let config = &self.lab.config.student;
         let tokenizer = self.tokenizer();
         Ok(Arc::new(if config.mask_entities {
-            tokenizer.encode_example(&masked(example), config.max_tokens)?
+            tokenizer.encode_example(&example.with_masked_entities(), config.max_tokens)?
         } else {
             tokenizer.encode_example(example, config.max_tokens)?
         }))
@@ -161,15 +161,6 @@ impl<'a> Assembler<'a> {
         let one = ChainConfig { chains: std::num::NonZeroUsize::MIN, ..one };
         Ok(self.chains(&dataset.test, &one)?.into_iter().map(|named| named.pair).collect())
     }
-}
-
-/// The sentence with a bare letter for each token of its entities.
-pub fn masked(example: &Example) -> Example {
-    let mut masked = example.clone();
-    for span in [&example.head.span, &example.tail.span] {
-        masked.tokens[span.clone()].fill("x".to_owned());
-    }
-    masked
 }
 
 /// The pair as the selection leaves it.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use burn::backend::Autodiff;
 use burn::module::Module;
+use burn::nn::LinearConfig;
 use burn::tensor::backend::Backend;
 use mi2rage_models::bert::BertConfig;
 use mi2rage_models::captioner::CaptionerConfig;
@@ -21,7 +22,8 @@ use super::corpus::{Captioned, Corpus};
 use super::{Part, Training};
 use crate::bundle::{AUTOENCODER, TOKENIZER};
 use crate::config::pretrain::PretrainConfig;
-use crate::data::tokens::{Padded, Tokenizer};
+use crate::data::tokens::{EncodedText, Tokenizer};
+use crate::data::{Entity, Example};
 use crate::experiment::folder::RunFolder;
 use crate::generators::{DiffusionConfig, PROMPT_TOKENS, encode_prompt};
 use crate::keyed::Key;
@@ -29,7 +31,7 @@ use crate::tensors;
 use crate::train::tasks::autoencoder::{Autoencoder, AutoencoderBatch};
 use crate::train::tasks::captions::{CaptionBatch, Captions};
 use crate::train::tasks::diffusion::{DiffusionBatch, TextToLatent};
-use crate::train::tasks::masked_language::{MaskedBatch, MaskedLanguage, Vocabulary};
+use crate::train::tasks::masked_language::{MaskedBatch, MaskedLanguage, ScenedText, Vocabulary};
 use crate::train::tasks::scenes::{SceneBatch, Scenes};
 use crate::train::{self, Context, Items, Trained};
 use crate::world::forms::FORMS;
@@ -222,7 +224,8 @@ impl<B: Backend> Trainer<'_, B> {
         let tokenizer = self.read_tokenizer()?;
         let config = BertConfig { vocab_size: tokenizer.vocabulary_size(), ..part.model.clone() };
         let model = config.init_masked_lm::<Autodiff<B>>(self.device);
-        let task = MaskedLanguage { model: self.fresh(model, TRANSFORMER) };
+        let scenes = LinearConfig::new(config.hidden_size, FORMS).init(self.device);
+        let task = self.fresh(MaskedLanguage { model, scenes }, TRANSFORMER);
         let vocabulary = Vocabulary {
             size: tokenizer.vocabulary_size() as u32,
             first_ordinary: tokenizer.first_ordinary(),
@@ -230,17 +233,17 @@ impl<B: Backend> Trainer<'_, B> {
         };
         let longest = config.max_position_embeddings;
         let sentences = |items: &[Captioned]| -> anyhow::Result<_> {
-            let encoded: Vec<Vec<u32>> = items
+            let texts: Vec<ScenedText> = items
                 .iter()
-                .map(|item| tokenizer.encode_plain(&item.caption, longest))
-                .collect::<Result<_, _>>()?;
+                .enumerate()
+                .map(|(index, item)| scened(&tokenizer, item, index, longest))
+                .collect::<anyhow::Result<_>>()?;
             let tokenizer = tokenizer.clone();
             Ok(Items {
-                len: encoded.len(),
+                len: texts.len(),
                 collate: Arc::new(move |at: &[usize], key: &Key| {
-                    let rows: Vec<&[u32]> = at.iter().map(|&at| encoded[at].as_slice()).collect();
-                    let padded: Padded = tokenizer.pad(&rows, longest);
-                    MaskedBatch::new(padded, vocabulary, key)
+                    let texts: Vec<&ScenedText> = at.iter().map(|&at| &texts[at]).collect();
+                    MaskedBatch::new(&texts, &tokenizer, vocabulary, key)
                 }) as train::Collate<_>,
             })
         };
@@ -361,6 +364,37 @@ impl<B: Backend> Trainer<'_, B> {
             BTreeMap::from([("held-out squared error".to_owned(), trained.kept().validation_loss)]);
         self.finish(&model, &config, trained, scores)
     }
+}
+
+/// A caption for the text encoder. Where it names two entities they are marked as in posts. Every
+/// second caption shows a bare letter for each of their tokens, as students may be shown them, and
+/// two of four have the names last, for posts have them anywhere.
+fn scened(
+    tokenizer: &Tokenizer,
+    item: &Captioned,
+    index: usize,
+    longest: usize,
+) -> anyhow::Result<ScenedText> {
+    let (names, rest) = item.caption.split_at(item.names);
+    let Some(and) = names.iter().position(|token| token == "and") else {
+        let ids = tokenizer.encode_plain(&item.caption, longest)?;
+        return Ok(ScenedText { ids, readout: [0, 0], scene: item.form });
+    };
+    let names_first = index % 4 < 2;
+    let start = if names_first { 0 } else { rest.len() };
+    let tokens = if names_first { [names, rest] } else { [rest, names] }.concat();
+    let entity =
+        |span: std::ops::Range<usize>| Entity { name: tokens[span.clone()].join(" "), span };
+    let (head, tail) =
+        (entity(start..start + and), entity(start + and + 1..start + item.names - 1));
+    let id = String::new();
+    let mut example = Example { id, tokens, head, tail, label: 0, picture: None, truth: None };
+    if index % 2 == 0 {
+        example = example.with_masked_entities();
+    }
+    let EncodedText { ids, head_marker, tail_marker, .. } =
+        tokenizer.encode_example(&example, longest)?;
+    Ok(ScenedText { ids, readout: [head_marker, tail_marker], scene: item.form })
 }
 
 fn read_autoencoder<B: Backend>(
