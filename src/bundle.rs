@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use mi2rage_models::captioner::CaptionerConfig;
+use mi2rage_models::diffusion::DiffusionError;
 use mi2rage_models::weights::{self, WeightsError};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -50,6 +51,9 @@ pub enum BundleError {
         /// What is wrong.
         what: String,
     },
+    /// The sampler cannot do what is asked of it.
+    #[error(transparent)]
+    Sampler(#[from] DiffusionError),
     /// The weights do not fit.
     #[error(transparent)]
     Weights(#[from] WeightsError),

@@ -1,7 +1,9 @@
 //! What a failed run's exit code says: 2 for the user's mistake, 1 for a failure.
 
+use crate::bundle::BundleError;
 use crate::config::ConfigError;
 use crate::data::DataError;
+use crate::device::DeviceError;
 
 /// A mistake of the user that no module has an error of its own for.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +15,9 @@ pub fn code(error: &anyhow::Error) -> u8 {
     let mistake = error.chain().any(|cause| {
         cause.is::<UserError>()
             || cause.is::<ConfigError>()
+            || cause.is::<DeviceError>()
+            // Of a folder that the user named: the embedded files are tested.
+            || cause.is::<BundleError>()
             || cause.downcast_ref::<DataError>().is_some_and(DataError::is_user_mistake)
     });
     if mistake { 2 } else { 1 }
@@ -29,6 +34,8 @@ mod tests {
             .context("while starting")
             .unwrap_err();
         assert_eq!(code(&mistake), 2);
+        let device = "gpu".parse::<crate::device::DeviceChoice>().unwrap_err();
+        assert_eq!(code(&device.into()), 2);
         let path = || "a.png".into();
         assert_eq!(code(&DataError::Empty { path: path() }.into()), 2);
         let source = std::io::Error::other("disk full");

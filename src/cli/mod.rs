@@ -1,16 +1,22 @@
 //! The command line: one file a command, each parses, calls and prints.
 
+mod caption;
 mod devices;
 mod experiment;
+mod predict;
 mod pretrain;
 mod report;
+mod sample;
+mod world;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bundle::{Bundle, BundleError};
 use crate::device::DeviceChoice;
 use crate::exit::UserError;
 use crate::progress::Progress;
@@ -46,6 +52,15 @@ enum Command {
     Report(report::Report),
     /// Train the bundled tiny weights on the world's web corpus, part by part.
     Pretrain(pretrain::Pretrain),
+    /// Ask a trained student for the relation of two entities.
+    Predict(predict::Predict),
+    /// Draw pictures of a prompt.
+    Sample(sample::Sample),
+    /// Describe pictures, one sentence each.
+    Caption(caption::Caption),
+    /// Look into the embedded world: its posts, its pictures, its ceiling.
+    #[command(subcommand)]
+    World(world::Command),
     /// List the backends and devices of this build and machine.
     Devices,
 }
@@ -66,6 +81,20 @@ impl DeviceArgs {
             eprintln!("{note}");
         }
         Ok(choice)
+    }
+}
+
+/// The choice of the generators' weights.
+#[derive(Debug, Args)]
+struct WeightsArgs {
+    /// `bundled`, or a folder as `mi2rage pretrain` writes it.
+    #[arg(long, value_name = "bundled|FOLDER", default_value = "bundled")]
+    weights: String,
+}
+
+impl WeightsArgs {
+    fn open(&self) -> Result<Bundle, BundleError> {
+        Bundle::open(&self.weights)
     }
 }
 
@@ -106,6 +135,10 @@ pub fn main() -> i32 {
         Command::Evaluate(run) => run.until(Some(crate::experiment::Stage::Evaluate), &context),
         Command::Report(report) => report.run(),
         Command::Pretrain(pretrain) => pretrain.run(&context),
+        Command::Predict(predict) => predict.run(),
+        Command::Sample(sample) => sample.run(&context),
+        Command::Caption(caption) => caption.run(&context),
+        Command::World(command) => command.run(),
         Command::Devices => devices::run(),
     };
     match result {
@@ -141,6 +174,36 @@ fn key_values(arguments: &[String]) -> Result<Vec<(String, String)>, UserError> 
         None => Err(UserError(format!("--set {text}: expected KEY=VALUE, as in chain.rounds=2"))),
     };
     arguments.iter().map(split).collect()
+}
+
+/// Writes results to the standard output. That nobody reads them to their end is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("standard output"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A number from 0 to 1.
+fn fraction(text: &str) -> Result<f64, String> {
+    number(text, "a number from 0 to 1", |value| (0.0..=1.0).contains(&value))
+}
+
+/// A finite number above 0.
+fn positive(text: &str) -> Result<f64, String> {
+    number(text, "a number above 0", |value| value > 0.0)
+}
+
+/// A finite number.
+fn finite(text: &str) -> Result<f64, String> {
+    number(text, "a finite number", |_| true)
+}
+
+fn number(text: &str, expected: &str, fits: impl Fn(f64) -> bool) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|value: &f64| value.is_finite() && fits(*value));
+    value.ok_or_else(|| format!("expected {expected}"))
 }
 
 /// The default place of run folders.

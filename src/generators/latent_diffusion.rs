@@ -85,10 +85,7 @@ impl<B: Backend> LatentDiffusion<B> {
             })?;
         let unusable = |what: String| BundleError::Config { origin: DIFFUSION.to_owned(), what };
         let schedule = config.schedule.init().map_err(|error| unusable(error.to_string()))?;
-        options
-            .sampler
-            .init::<B>(&schedule, &sampler_config(), options.steps)
-            .map_err(|error| unusable(error.to_string()))?;
+        options.sampler.init::<B>(&schedule, &sampler_config(), options.steps)?;
         let tokenizer = bundle.tokenizer()?;
         let negative = encode_prompt(&tokenizer, &options.negative)?;
         let side = size / vae.downsampling();
@@ -132,14 +129,11 @@ impl<B: Backend> LatentDiffusion<B> {
             }
             None => positive,
         };
-        let mut sampler = self
-            .options
-            .sampler
-            .init::<B>(&self.schedule, &sampler_config(), self.options.steps)
-            .map_err(|error| BundleError::Config {
-                origin: DIFFUSION.to_owned(),
-                what: error.to_string(),
-            })?;
+        let mut sampler = self.options.sampler.init::<B>(
+            &self.schedule,
+            &sampler_config(),
+            self.options.steps,
+        )?;
         let first = self.noise(prompts, "latent");
         let latents = sample(
             |latents, times| self.model.unet.forward(latents, times, context.clone(), None),

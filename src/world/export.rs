@@ -46,7 +46,7 @@ struct Row<'a> {
     tokens: &'a [String],
     head: Mention<'a>,
     tail: Mention<'a>,
-    label: &'a str,
+    relation: &'a str,
     label_index: usize,
     truth: Option<&'a Truth>,
 }
@@ -118,7 +118,7 @@ fn row<'a>(post: &'a Example, file_name: String, label: &'a str) -> Row<'a> {
         tokens: &post.tokens,
         head: (&post.head).into(),
         tail: (&post.tail).into(),
-        label,
+        relation: label,
         label_index: post.label,
         truth: post.truth.as_ref(),
     }

@@ -1,0 +1,117 @@
+//! `mi2rage caption`
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use anyhow::bail;
+use burn::tensor::backend::Backend;
+use clap::Args;
+
+use super::{DeviceArgs, WeightsArgs};
+use crate::bundle::Bundle;
+use crate::chain::{ImageToText, Modality, PicturePrompt, SampleKey};
+use crate::config::experiment::GeneratorsConfig;
+use crate::data::pictures::{Fit, load};
+use crate::data::resize::Filter;
+use crate::data::{Picture, PictureSource};
+use crate::device::Job;
+use crate::generators::{CaptionOptions, CaptionWriter};
+use crate::keyed::Key;
+use crate::train::Context;
+
+/// The pictures to describe, and how.
+#[derive(Debug, Args)]
+pub struct Caption {
+    /// The pictures, PNG or JPEG.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// A first entity that the sentence must name.
+    #[arg(long, value_name = "NAME", requires = "tail")]
+    head: Option<String>,
+    /// A second entity that the sentence must name.
+    #[arg(long, value_name = "NAME", requires = "head")]
+    tail: Option<String>,
+    /// Draw each word from the likeliest that hold this probability together; 0 takes the likeliest.
+    #[arg(long, default_value_t = 0.0, value_parser = super::fraction)]
+    top_p: f64,
+    /// Above 1 the words are drawn more evenly, below 1 less so.
+    #[arg(long, default_value_t = 1.0, value_parser = super::positive)]
+    temperature: f64,
+    /// Names the draws: the same seed, picture and options give the same sentence.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    weights: WeightsArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+impl Caption {
+    /// Prints one sentence a picture; with several pictures, behind the file's name.
+    pub fn run(&self, context: &Context) -> anyhow::Result<()> {
+        let bundle = self.weights.open()?;
+        let side = bundle.picture_size()?;
+        // All are read before the first is described: a broken one is told at once.
+        let read = |file: &PathBuf| {
+            load(&PictureSource::File(file.clone()), side, Fit::Squash, Filter::Bicubic)
+        };
+        let pictures = self.files.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        self.device.settle()?.run(Describe { options: self, bundle: &bundle, pictures, context })?
+    }
+}
+
+struct Describe<'a> {
+    options: &'a Caption,
+    bundle: &'a Bundle,
+    pictures: Vec<Picture>,
+    context: &'a Context,
+}
+
+impl Job for Describe<'_> {
+    type Output = anyhow::Result<()>;
+
+    fn run<B: Backend>(self, device: B::Device) -> anyhow::Result<()> {
+        let options = self.options;
+        let decoding = CaptionOptions {
+            top_p: options.top_p,
+            temperature: options.temperature,
+            max_tokens: GeneratorsConfig::default().caption_tokens,
+        };
+        let writer = CaptionWriter::<B>::load(self.bundle, decoding, &device)?;
+        for (file, picture) in options.files.iter().zip(self.pictures) {
+            if self.context.stop.load(Ordering::Relaxed) {
+                bail!("interrupted before {}", file.display());
+            }
+            // Keyed by the picture, so that a sentence does not depend on the other files.
+            let picture_hash = blake3::hash(&picture.rgb).to_hex();
+            let key = Key::new(options.seed).with("caption", picture_hash);
+            let tokens = match (&options.head, &options.tail) {
+                (Some(head), Some(tail)) => {
+                    let prompt = PicturePrompt {
+                        sample: SampleKey {
+                            item: file.display().to_string(),
+                            chain: 0,
+                            round: 1,
+                            modality: Modality::Text,
+                        },
+                        key,
+                        picture: Arc::new(picture),
+                        head: head.clone(),
+                        tail: tail.clone(),
+                    };
+                    let captions = writer.caption(&[prompt])?;
+                    captions.into_iter().flat_map(|caption| caption.tokens).collect()
+                }
+                _ => writer.write(&[(&picture, Vec::new(), key)])?.concat(),
+            };
+            let sentence = tokens.join(" ");
+            let line = match options.files.len() {
+                1 => format!("{sentence}\n"),
+                _ => format!("{}: {sentence}\n", file.display()),
+            };
+            super::print(&line)?;
+        }
+        Ok(())
+    }
+}
