@@ -5,6 +5,7 @@
 
 mod corpus;
 mod parts;
+pub mod scores;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -129,6 +130,25 @@ impl Job for Pretraining<'_> {
                 "{part}: {:.0} s, {}",
                 cost.seconds,
                 scores.join(", ")
+            ));
+        }
+        // With every part there, what they can do together is tried once.
+        let out = self.folder.path();
+        if Part::ALL.iter().all(|part| out.join(part.file()).exists()) {
+            let bundle = crate::bundle::Bundle::folder(out)?;
+            let inputs = fingerprint(&(bundle.hashes(), self.config.seed, &self.config.world));
+            let corpus = corpus.get_or_insert_with(|| Corpus::make(self.config, self.context));
+            let (scores, _) = self.folder.stage("pretrain-scores", &inputs, || {
+                let seed = self.config.seed;
+                scores::try_out::<B>(out, &corpus.held_out, seed, self.context, &device)
+            })?;
+            self.folder.write_json("scores.json", &scores)?;
+            self.context.progress.line(format!(
+                "drawn {:.1} % of the prompted cues, named {:.1} % of the shown ones (sampled: \
+                 {:.1} %)",
+                100.0 * scores.drawn,
+                100.0 * scores.named_greedy,
+                100.0 * scores.named_sampled
             ));
         }
         Ok(())
