@@ -39,7 +39,7 @@ pub enum PredictorError {
         /// `bundled` or the folder.
         encoders: String,
         /// Why.
-        source: BundleError,
+        source: Box<BundleError>,
     },
     /// The tokenizer is not the one that the student was trained with.
     #[error(
@@ -105,7 +105,7 @@ impl<B: Backend> Predictor<B> {
                 PredictorError::Encoders {
                     path: path.to_owned(),
                     encoders: encoders.to_owned(),
-                    source,
+                    source: Box::new(source),
                 }
             })?;
         let (found, expected) = (tokenizer.vocabulary_size(), config.text.vocab_size);
