@@ -39,7 +39,7 @@ pub enum PredictorError {
         /// `bundled` or the folder.
         encoders: String,
         /// Why.
-        source: BundleError,
+        source: Box<BundleError>,
     },
     /// The tokenizer is not the one that the student was trained with.
     #[error(
@@ -64,6 +64,7 @@ pub struct Predictor<B: Backend> {
     tokenizer: Tokenizer,
     relations: Relations,
     max_tokens: usize,
+    mask_entities: bool,
     picture_size: usize,
 }
 
@@ -90,6 +91,9 @@ impl<B: Backend> Predictor<B> {
         let config: FusionConfig = value("config", text("config")?).map_err(no_student)?;
         let relations: Relations = value("relations", text("relations")?).map_err(no_student)?;
         let max_tokens: usize = value("max_tokens", text("max_tokens")?).map_err(no_student)?;
+        // Required: a student that is shown names which it has never seen answers something else.
+        let mask_entities: bool =
+            value("mask_entities", text("mask_entities")?).map_err(no_student)?;
         let picture_size: usize =
             value("picture_size", text("picture_size")?).map_err(no_student)?;
         if let Some(problem) = problem(&config, &relations, max_tokens, picture_size) {
@@ -101,7 +105,7 @@ impl<B: Backend> Predictor<B> {
                 PredictorError::Encoders {
                     path: path.to_owned(),
                     encoders: encoders.to_owned(),
-                    source,
+                    source: Box::new(source),
                 }
             })?;
         let (found, expected) = (tokenizer.vocabulary_size(), config.text.vocab_size);
@@ -114,7 +118,8 @@ impl<B: Backend> Predictor<B> {
             });
         }
         let model = weights::from_bytes(config.init::<B>(device), &bytes, &origin, device)?;
-        Ok(Self { task: RelationTask { model }, tokenizer, relations, max_tokens, picture_size })
+        let task = RelationTask { model };
+        Ok(Self { task, tokenizer, relations, max_tokens, mask_entities, picture_size })
     }
 
     /// The labels, in the order of [`probabilities`](Self::probabilities).
@@ -131,7 +136,11 @@ impl<B: Backend> Predictor<B> {
     pub fn probabilities(&self, example: &Example) -> Result<Vec<f32>, DataError> {
         let mut text = None;
         if !example.tokens.is_empty() {
-            let encoded = self.tokenizer.encode_example(example, self.max_tokens)?;
+            let encoded = if self.mask_entities {
+                self.tokenizer.encode_example(&example.with_masked_entities(), self.max_tokens)?
+            } else {
+                self.tokenizer.encode_example(example, self.max_tokens)?
+            };
             if encoded.truncated {
                 tracing::warn!(
                     "the sentence has more than {} pieces; what is far from the entities is left \
