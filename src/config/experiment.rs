@@ -370,7 +370,7 @@ impl ExperimentConfig {
                 return Some("data: expected at least 20 posts in each split".to_owned());
             }
             if let Err(error) = self.world.check() {
-                return Some(format!("world.{error}"));
+                return Some(error.to_string());
             }
         }
         let level = self.evaluation.level;

@@ -99,7 +99,7 @@ impl PretrainConfig {
     /// What is wrong with the values, as `key: what was expected`.
     pub fn problem(&self) -> Option<String> {
         if let Err(error) = self.world.check() {
-            return Some(format!("world.{error}"));
+            return Some(error.to_string());
         }
         let recipes = [
             ("autoencoder", &self.autoencoder.recipe),

@@ -1,6 +1,5 @@
 //! The examples of one seed.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::bail;
@@ -76,11 +75,9 @@ impl Dataset {
             }
             DataConfig::Jsonl { folder, limit } => {
                 let relations = jsonl::relations(folder)?;
-                let has = |path: &Path| path.join("metadata.jsonl").is_file();
-                if !has(&folder.join("train")) {
-                    tracing::info!("reading {}", folder.display());
-                }
-                let read = |split| jsonl::read_split(folder, split, &relations, None);
+                let pictures =
+                    PictureFolder { path: folder.clone(), missing: MissingPicture::Refuse };
+                let read = |split| jsonl::read_split(folder, split, &relations, Some(&pictures));
                 Self::of_rows(relations.clone(), read, true, *limit)
             }
         }

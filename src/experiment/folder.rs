@@ -144,7 +144,7 @@ impl RunFolder {
     pub fn finished<T: DeserializeOwned>(&self, stage: &str, inputs: &str) -> Option<(T, Cost)> {
         let bytes = std::fs::read(self.root.join(format!("stages/{stage}.json"))).ok()?;
         let record: Record<T> = serde_json::from_slice(&bytes).ok()?;
-        (record.inputs == inputs).then(|| (record.output, Cost { reused: true, ..record.cost }))
+        (record.inputs == inputs).then_some((record.output, Cost { reused: true, ..record.cost }))
     }
 
     /// Forgets a stage, so that it runs again.

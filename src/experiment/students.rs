@@ -138,6 +138,7 @@ pub fn train<B: Backend>(
         ("max_tokens".to_owned(), lab.config.student.max_tokens.to_string()),
         ("picture_size".to_owned(), lab.picture_size.to_string()),
         ("encoders".to_owned(), lab.config.student.encoders.clone()),
+        ("mask_entities".to_owned(), lab.config.student.mask_entities.to_string()),
     ]);
     let bytes = weights::to_bytes(&trained.model, Precision::F32, &metadata)?;
     lab.folder.write(&weights_file(arm, seed, modality_dropout), &bytes)?;

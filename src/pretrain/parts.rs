@@ -389,7 +389,7 @@ fn scened(
         (entity(start..start + and), entity(start + and + 1..start + item.names - 1));
     let id = String::new();
     let mut example = Example { id, tokens, head, tail, label: 0, picture: None, truth: None };
-    if index % 2 == 0 {
+    if index.is_multiple_of(2) {
         example = example.with_masked_entities();
     }
     let EncodedText { ids, head_marker, tail_marker, .. } =

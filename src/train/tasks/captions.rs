@@ -43,9 +43,9 @@ impl CaptionBatch {
             let shown = &ids[..ids.len() - 1];
             inputs.extend(shown.iter().map(|&id| id as i32));
             inputs.extend(std::iter::repeat_n(pad as i32, n - shown.len()));
-            for at in (*prompt).max(1)..ids.len() {
+            for (at, &id) in ids.iter().enumerate().skip((*prompt).max(1)) {
                 counted.push(row * n + at - 1);
-                targets.push(ids[at] as usize);
+                targets.push(id as usize);
             }
         }
         let pictures = captions.into_iter().map(|(picture, ..)| picture).collect();
