@@ -30,8 +30,10 @@ pub struct Dataset {
     pub test: Vec<Example>,
     /// The embedded world, where that is the source.
     pub world: Option<Arc<World>>,
-    /// Whether examples come with real pictures. Without, those of the test split are generated.
-    pub real_pictures: bool,
+    /// Whether the test split comes with real pictures. Without, they are generated.
+    pub tested_on_real_pictures: bool,
+    /// Whether the other splits do, so that there are real pairs to train on.
+    pub has_real_pairs: bool,
     /// Rows that were left out because their picture is missing.
     pub without_picture: usize,
 }
@@ -53,7 +55,8 @@ impl Dataset {
                     validation: draw(Split::Validation, seed, *validation),
                     test: draw(Split::Test, TEST_SEED, *test),
                     world: Some(Arc::new(world)),
-                    real_pictures: true,
+                    tested_on_real_pictures: true,
+                    has_real_pairs: true,
                     without_picture: 0,
                 })
             }
@@ -71,14 +74,22 @@ impl Dataset {
                 }
                 let relations = mnre::relations(folder)?;
                 let read = |split| mnre::read_split(folder, split, &relations, source.as_ref());
-                Self::of_rows(relations.clone(), read, source.is_some(), *limit)
+                Self::of_rows(relations.clone(), read, *limit)
             }
             DataConfig::Jsonl { folder, limit } => {
                 let relations = jsonl::relations(folder)?;
                 let pictures =
-                    PictureFolder { path: folder.clone(), missing: MissingPicture::Refuse };
+                    PictureFolder { path: folder.clone(), missing: MissingPicture::KeepRow };
                 let read = |split| jsonl::read_split(folder, split, &relations, Some(&pictures));
-                Self::of_rows(relations.clone(), read, true, *limit)
+                let dataset = Self::of_rows(relations.clone(), read, *limit)?;
+                if config.setting == Setting::MissingText && !dataset.has_real_pairs {
+                    bail!(UserError(format!(
+                        "{}: setting missing_text starts from real pictures: expected a file_name \
+                         in every row of train and validation",
+                        folder.display()
+                    )));
+                }
+                Ok(dataset)
             }
         }
     }
@@ -86,7 +97,6 @@ impl Dataset {
     fn of_rows<E>(
         relations: Relations,
         read: impl Fn(Split) -> Result<Rows, E>,
-        real_pictures: bool,
         limit: Option<usize>,
     ) -> anyhow::Result<Self>
     where
@@ -102,11 +112,18 @@ impl Dataset {
         };
         let (train, validation, test) =
             (split(Split::Train)?, split(Split::Validation)?, split(Split::Test)?);
-        let real_pictures = real_pictures
-            && [&train, &validation, &test]
-                .iter()
-                .all(|examples| examples.iter().all(|example| example.picture.is_some()));
-        Ok(Self { relations, train, validation, test, world: None, real_pictures, without_picture })
+        let pictured =
+            |examples: &[Example]| examples.iter().all(|example| example.picture.is_some());
+        Ok(Self {
+            tested_on_real_pictures: pictured(&test),
+            has_real_pairs: pictured(&train) && pictured(&validation),
+            relations,
+            train,
+            validation,
+            test,
+            world: None,
+            without_picture,
+        })
     }
 
     /// What a report must know of the data.

@@ -57,7 +57,7 @@ fn plans<'d>(lab: &Lab<'_>, dataset: &'d Dataset) -> Vec<(Vec<&'d Example>, Chai
         plans.push((train, chain.direct_matched()));
     }
     plans.push((dataset.validation.iter().collect(), one.clone()));
-    if !dataset.real_pictures {
+    if !dataset.tested_on_real_pictures {
         plans.push((dataset.test.iter().collect(), one));
     }
     plans

@@ -154,7 +154,7 @@ impl<'a> Assembler<'a> {
     /// What the models are tested on: real pairs, or sentences with generated pictures where there
     /// are no real ones.
     pub fn test(&self, dataset: &Dataset) -> anyhow::Result<Vec<Pair>> {
-        if dataset.real_pictures {
+        if dataset.tested_on_real_pictures {
             return self.real(&dataset.test);
         }
         let one = self.lab.config.chain.direct();

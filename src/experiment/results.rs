@@ -111,10 +111,9 @@ impl Writer<'_> {
                 crate::eval::ENOUGH_SEEDS
             ));
         }
-        if !first.dataset.real_pictures {
+        if !first.dataset.tested_on_real_pictures {
             notes.push(
-                "Pictures at test time are generated: this data comes without real ones. The arm \
-                 real-pairs is left out for the same reason."
+                "Pictures at test time are generated: this data comes without real ones."
                     .to_owned(),
             );
             if self.lab.config.generators.weights == "bundled" {
@@ -124,6 +123,11 @@ impl Writer<'_> {
                         .to_owned(),
                 );
             }
+        }
+        if !first.dataset.has_real_pairs {
+            notes.push(
+                "There is no arm real-pairs: the training data comes without pictures.".to_owned(),
+            );
         }
         if first.dataset.without_picture > 0 {
             notes.push(format!(

@@ -214,7 +214,7 @@ fn train_students<B: Backend>(
     let config = lab.config;
     let mut jobs = Vec::new();
     for &arm in &config.arms {
-        if arm == Arm::RealPairs && !material.dataset.real_pictures {
+        if arm == Arm::RealPairs && !material.dataset.has_real_pairs {
             continue;
         }
         // A single modality has nothing to mask; elsewhere the first seed chooses for all.
