@@ -13,7 +13,7 @@ use super::students::{self, Material, Student};
 use super::teacher::{self, Scored};
 use super::{Lab, Stage, dataset, results, workers};
 use crate::chain::PairId;
-use crate::config::experiment::Arm;
+use crate::config::experiment::{Arm, StudentConfig};
 use crate::select::Selection;
 
 /// A stage's name in the report, whose it is, and what it took.
@@ -130,7 +130,14 @@ fn one_seed<B: Backend>(
         if !wanted {
             continue;
         }
-        let inputs = fingerprint(&(&base, &config.teacher, &config.student, set));
+        // A teacher is built and fed as a student is, but trained by its own recipe.
+        let built = StudentConfig {
+            modality_dropout: Vec::new(),
+            recipe: config.teacher.recipe.clone(),
+            ..config.student.clone()
+        };
+        let inputs = (&base, &config.teacher, &built, lab.encoders.hashes(), set);
+        let inputs = fingerprint(&inputs);
         let labels = outcome.dataset.relations.len();
         let (scored, cost) =
             lab.folder.stage(&format!("seed-{seed}/score-{}", set.name()), &inputs, || {
@@ -194,7 +201,7 @@ fn select(lab: &Lab<'_>, outcome: &mut SeedOutcome) -> anyhow::Result<()> {
 #[derive(Serialize)]
 struct StudentInputs<'a> {
     base: &'a str,
-    student: &'a crate::config::experiment::StudentConfig,
+    student: &'a StudentConfig,
     teacher: Option<&'a crate::config::experiment::TeacherConfig>,
     select: Option<&'a crate::config::experiment::SelectConfig>,
     encoders: BTreeMap<String, String>,
