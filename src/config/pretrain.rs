@@ -1,7 +1,6 @@
 //! The configuration of the bundled weights: sizes, data and recipes of each part.
 
 use mi2rage_models::bert::BertConfig;
-use mi2rage_models::captioner::CaptionerConfig;
 use mi2rage_models::clip::ClipTextConfig;
 use mi2rage_models::diffusion::ScheduleConfig;
 use mi2rage_models::unet::UNetConfig;
@@ -69,8 +68,9 @@ pub struct Diffusion {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Captioner {
-    /// Its sizes; `vocab_size` is set by the tokenizer.
-    pub model: CaptionerConfig,
+    /// The decoder's sizes; `vocab_size` is set by the tokenizer. The encoder is the vision part's,
+    /// with its weights to start from.
+    pub text: BertConfig,
     /// How it is trained.
     pub recipe: Recipe,
 }
@@ -118,7 +118,7 @@ impl PretrainConfig {
             self.autoencoder.model.check().err().map(|e| problem("autoencoder.model", &e)),
             self.diffusion.unet.check().err().map(|e| problem("diffusion.unet", &e)),
             self.diffusion.text.check().err().map(|e| problem("diffusion.text", &e)),
-            self.captioner.model.check().err().map(|e| problem("captioner.model", &e)),
+            self.captioner.text.check().err().map(|e| problem("captioner.text", &e)),
             self.text.model.check().err().map(|e| problem("text.model", &e)),
             self.vision.model.check().err().map(|e| problem("vision.model", &e)),
         ];

@@ -145,6 +145,17 @@ impl<B: Backend> LatentDiffusion<B> {
         Ok(tensors::to_pictures(self.autoencoder.decode(latents / self.scaling)))
     }
 
+    /// Pictures after the autoencoder: the best that can be drawn.
+    pub fn reconstruct(&self, pictures: &[&Picture]) -> Vec<Picture> {
+        let mut out = Vec::with_capacity(pictures.len());
+        for batch in pictures.chunks(32) {
+            let tensor = tensors::pictures(batch.iter().copied(), batch[0].width, &self.device);
+            let latents = self.autoencoder.encode(tensor).mean;
+            out.extend(tensors::to_pictures(self.autoencoder.decode(latents)));
+        }
+        out
+    }
+
     fn noise(&self, prompts: &[(&[String], Key)], purpose: &str) -> Tensor<B, 4> {
         let [channels, height, width] = self.latent;
         let each = channels * height * width;

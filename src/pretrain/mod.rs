@@ -90,7 +90,7 @@ fn inputs(config: &PretrainConfig, part: Part) -> String {
         Part::Autoencoder => serde_json::json!(config.autoencoder),
         Part::Vision => serde_json::json!(config.vision),
         Part::Text => serde_json::json!([config.text, config.vocabulary]),
-        Part::Captioner => serde_json::json!([config.captioner, config.vocabulary]),
+        Part::Captioner => serde_json::json!([config.captioner, config.vision, config.vocabulary]),
         Part::Diffusion => {
             serde_json::json!([config.diffusion, config.autoencoder, config.vocabulary])
         }
@@ -142,7 +142,7 @@ impl Job for Pretraining<'_> {
                 let seed = self.config.seed;
                 scores::try_out::<B>(out, &corpus.held_out, seed, self.context, &device)
             })?;
-            self.folder.write_json("scores.json", &scores)?;
+            self.folder.write("scores.json", &serde_json::to_vec_pretty(&scores)?)?;
             self.context.progress.line(format!(
                 "drawn {:.1} % of the prompted cues, named {:.1} % of the shown ones (sampled: \
                  {:.1} %)",

@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use super::corpus::{Captioned, Corpus};
 use super::{Part, Training};
-use crate::bundle::{AUTOENCODER, TOKENIZER};
+use crate::bundle::{AUTOENCODER, TOKENIZER, VISION};
 use crate::config::pretrain::PretrainConfig;
 use crate::data::tokens::{EncodedText, Tokenizer};
 use crate::data::{Entity, Example};
@@ -267,10 +267,15 @@ impl<B: Backend> Trainer<'_, B> {
     fn captioner(&self) -> anyhow::Result<Training> {
         let part = &self.config.captioner;
         let tokenizer = self.read_tokenizer()?;
-        let mut config: CaptionerConfig = part.model.clone();
-        config.text.vocab_size = tokenizer.vocabulary_size();
-        let task =
-            Captions { model: self.fresh(config.init::<Autodiff<B>>(self.device), TRANSFORMER) };
+        let text = BertConfig { vocab_size: tokenizer.vocabulary_size(), ..part.text.clone() };
+        let config = CaptionerConfig { vision: self.config.vision.model.clone(), text };
+        let mut model = self.fresh(config.init::<Autodiff<B>>(self.device), TRANSFORMER);
+        let path = self.folder.path().join(VISION);
+        let scenes = config.vision.init_classifier::<Autodiff<B>>(FORMS, self.device);
+        let scenes =
+            weights::load(scenes, &path, self.device).context("the part `vision` comes first")?;
+        model.vision_model = scenes.vit;
+        let task = Captions { model };
         let longest = config.text.max_position_embeddings;
         let captions = |items: &[Captioned]| -> anyhow::Result<_> {
             let mut encoded = Vec::with_capacity(items.len());

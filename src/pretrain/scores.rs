@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::corpus::Captioned;
 use crate::bundle::Bundle;
 use crate::config::experiment::GeneratorsConfig;
+use crate::data::Picture;
 use crate::generators::{CaptionOptions, CaptionWriter, DrawOptions, LatentDiffusion};
 use crate::keyed::Key;
 use crate::train::Context;
@@ -22,6 +23,8 @@ const TRIED: usize = 480;
 /// Shares on held-out web items, with the default options of an experiment's generators.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GeneratorScores {
+    /// The share of pictures with a cue that still show it after the autoencoder.
+    pub reconstructed: f64,
     /// Prompts that name a cue.
     pub prompts: usize,
     /// The share of them whose picture shows it, by the renderer's detector.
@@ -58,6 +61,7 @@ pub fn try_out<B: Backend>(
         guidance: defaults.guidance,
         negative: Vec::new(),
     };
+    let detector = Detector::new();
     let painter = LatentDiffusion::<B>::load(&bundle, options, bundle.picture_size()?, device)?;
     let started = std::time::Instant::now();
     let mut drawn = Vec::new();
@@ -73,7 +77,11 @@ pub fn try_out<B: Backend>(
         task.advance(batch.len() as u64);
     }
     let pictures_per_second = items.len() as f64 / started.elapsed().as_secs_f64();
-    let detector = Detector::new();
+    let pictures: Vec<&Picture> = items.iter().map(|item| item.picture.as_ref()).collect();
+    let mut kept = Vec::new();
+    for (item, picture) in items.iter().zip(painter.reconstruct(&pictures)) {
+        kept.extend(cue_of(item.form).map(|cue| detector.detect(&picture).cue == Some(cue)));
+    }
     let named: Vec<_> = items
         .iter()
         .zip(&drawn)
@@ -114,6 +122,7 @@ pub fn try_out<B: Backend>(
     }
     task.finish();
     Ok(GeneratorScores {
+        reconstructed: share(&kept),
         prompts: named.len(),
         drawn: share(&named),
         pictures: items.iter().filter(|item| cue_of(item.form).is_some()).count(),
