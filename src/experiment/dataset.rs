@@ -139,6 +139,7 @@ impl Dataset {
     /// A hash of everything the stages read of the examples.
     pub fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new();
+        hasher.update(format!("{:?}", self.relations.names()).as_bytes());
         for examples in [&self.train, &self.validation, &self.test] {
             for example in examples {
                 hasher.update(format!("{:?}", (&example.id, &example.tokens)).as_bytes());

@@ -1,6 +1,6 @@
 //! The run folder: what is finished is found again, what is not leaves nothing under a final name.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -86,7 +86,10 @@ impl RunFolder {
         std::fs::create_dir_all(root.join("stages")).map_err(at(root))?;
         let path = root.join("lock");
         let lock = File::create(&path).map_err(at(&path))?;
-        lock.try_lock().map_err(|_| FolderError::Busy(root.to_owned()))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => FolderError::Busy(root.to_owned()),
+            TryLockError::Error(source) => at(&path)(source),
+        })?;
         Ok(Self { root: root.to_owned(), _lock: lock })
     }
 

@@ -12,9 +12,7 @@ use super::dataset::{Dataset, real_picture};
 use super::folder::FolderError;
 use super::{Lab, workers};
 use crate::chain::run::{Progress, Run};
-use crate::chain::{
-    ChainConfig, Fingerprint, Modality, Payload, SampleKey, Setting, Store, TextToImage,
-};
+use crate::chain::{ChainConfig, Fingerprint, Modality, Payload, SampleKey, Store, TextToImage};
 use crate::data::Example;
 use crate::generators::{CaptionOptions, CaptionWriter, DrawOptions, LatentDiffusion, Oracle};
 use crate::report::RoundQuality;
@@ -195,6 +193,7 @@ fn look(
                 continue;
             }
             let quality = rounds.entry(key.round).or_default();
+            quality.samples += usize::from(key.modality == setting.missing());
             let parent = key.parent(setting);
             match key.modality {
                 Modality::Picture => {
@@ -206,7 +205,6 @@ fn look(
                         },
                     };
                     let Some(&(form, cue)) = seen.get(key) else { continue };
-                    quality.samples += 1;
                     if let Some((relation, word)) = cue_word(&words) {
                         quality.prompts_with_cue += 1;
                         quality.drawn += usize::from(cue == Some(relation));
@@ -223,9 +221,6 @@ fn look(
                         Some(parent) => seen.get(parent).and_then(|&(_, cue)| cue),
                         None => item.truth.as_ref().and_then(|truth| truth.picture_cue),
                     };
-                    if setting == Setting::MissingText {
-                        quality.samples += 1;
-                    }
                     if let Some(shown) = shown {
                         quality.pictures_with_cue += 1;
                         quality.named += usize::from(text_cue(&caption.tokens) == Some(shown));
