@@ -70,6 +70,32 @@ pub struct Cost {
     pub reused: bool,
 }
 
+/// What a file is called until it is whole.
+const UNFINISHED: &str = ".unfinished-";
+
+/// A file for bytes that are to be renamed to their final name.
+fn beside(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(UNFINISHED);
+    // Temporary files are private by default; a result is not (the umask still applies).
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
+}
+
+/// Removes what a killed run was writing. The caller holds the folder's lock.
+fn remove_unfinished(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_unfinished(&entry.path())?;
+        } else if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// One run's folder, locked while the value lives.
 pub struct RunFolder {
     root: PathBuf,
@@ -90,6 +116,7 @@ impl RunFolder {
             TryLockError::WouldBlock => FolderError::Busy(root.to_owned()),
             TryLockError::Error(source) => at(&path)(source),
         })?;
+        remove_unfinished(root).map_err(at(root))?;
         Ok(Self { root: root.to_owned(), _lock: lock })
     }
 
@@ -107,7 +134,7 @@ impl RunFolder {
         let path = self.root.join(name);
         let folder = path.parent().unwrap_or(&self.root);
         std::fs::create_dir_all(folder).map_err(at(folder))?;
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(at(folder))?;
+        let mut file = beside(folder).map_err(at(folder))?;
         file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(at(&path))?;
         file.persist(&path).map_err(|error| at(&path)(error.error))?;
         Ok(path)
@@ -229,6 +256,16 @@ mod tests {
         let folder = RunFolder::open(root.path()).unwrap();
         folder.write("stages/a.json", b"{\"inputs\": \"x\", \"out").unwrap();
         assert!(folder.finished::<u32>("a", "x").is_none());
+    }
+
+    #[test]
+    fn what_a_killed_run_was_writing_is_gone_when_the_folder_is_opened_again() {
+        let root = tempfile::tempdir().unwrap();
+        drop(RunFolder::open(root.path()).unwrap());
+        let torn = root.path().join("stages").join(format!("{UNFINISHED}x"));
+        std::fs::write(&torn, "half").unwrap();
+        let _folder = RunFolder::open(root.path()).unwrap();
+        assert!(!torn.exists());
     }
 
     #[test]
