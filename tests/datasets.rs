@@ -65,7 +65,7 @@ fn a_bad_mnre_row_is_named_by_line_and_cause() {
         assert!(PEER.contains(from));
         after_good(&PEER.replace(from, to))
     };
-    assert_eq!(edited("'relation': ", "'relation' "), ":2:144: expected `:`, found `'`");
+    assert_eq!(edited("'relation': ", "'relation' "), ":2:143: expected `:`, found `'`");
     assert_eq!(after_good("[]"), ":2: expected a dict, found list");
     assert_eq!(edited("'h'", "'head'"), ":2: the key `h` is missing");
     assert_eq!(edited("'Bob', '.'", "'Bob', 1"), ":2: `token` must be a list of str, found int");

@@ -2,10 +2,13 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Example, Split};
 
 /// What becomes of a row whose picture file is missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum MissingPicture {
     /// Reading fails and names the row.
     Refuse,

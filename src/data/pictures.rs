@@ -5,6 +5,7 @@ use std::io::{BufReader, BufWriter, Write};
 use std::path::Path;
 
 use image::{ImageReader, Limits};
+use serde::{Deserialize, Serialize};
 
 use super::resize::{Filter, centre_square, resize};
 use super::{DataError, Picture, PictureSource};
@@ -12,12 +13,13 @@ use super::{DataError, Picture, PictureSource};
 /// The longest side of a picture that is decoded, in pixels.
 pub const MAX_SIDE: u32 = 16_384;
 /// The most memory that decoding one picture may take, in bytes.
-pub const MAX_MEMORY: u64 = 512 << 20;
+pub const MAX_MEMORY: u64 = 256 << 20;
 /// The largest picture file that is read, in bytes.
 pub const MAX_FILE: u64 = 64 << 20;
 
 /// How a picture becomes a square.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Fit {
     /// Its largest centred square is taken.
     Crop,

@@ -4,10 +4,13 @@
 //! `ImagingResampleHorizontal_8bpc`): a separable filter, stretched by the scale when shrinking, with
 //! weights in fixed point and bytes between the two passes.
 
+use serde::{Deserialize, Serialize};
+
 use super::Picture;
 
 /// The filter that weighs source pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Filter {
     /// A triangle over one pixel to each side.
     Bilinear,

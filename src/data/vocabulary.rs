@@ -193,7 +193,7 @@ where
 /// The `most` heaviest keys, ties in the order of the keys.
 fn by_weight<K: Ord>(weights: BTreeMap<K, u64>, most: usize) -> Vec<K> {
     let mut keys: Vec<(K, u64)> = weights.into_iter().collect();
-    keys.sort_by_key(|key| std::cmp::Reverse(key.1));
+    keys.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
     keys.truncate(most);
     keys.into_iter().map(|(key, _)| key).collect()
 }
