@@ -22,6 +22,8 @@ pub const TOKENIZER: &str = "tokenizer.json";
 pub const AUTOENCODER: &str = "autoencoder.safetensors";
 /// The file of the U-Net and its text encoder.
 pub const DIFFUSION: &str = "diffusion.safetensors";
+/// The file of CLIP's text encoder and projections.
+pub const CLIP: &str = "clip.safetensors";
 /// The captioner's file.
 pub const CAPTIONER: &str = "captioner.safetensors";
 /// The file of BERT with its masked-language head.
@@ -30,7 +32,7 @@ pub const TEXT: &str = "text-encoder.safetensors";
 pub const VISION: &str = "vision-encoder.safetensors";
 
 /// Every file of a bundle.
-pub const FILES: [&str; 6] = [TOKENIZER, AUTOENCODER, DIFFUSION, CAPTIONER, TEXT, VISION];
+pub const FILES: [&str; 7] = [TOKENIZER, AUTOENCODER, CLIP, DIFFUSION, CAPTIONER, TEXT, VISION];
 
 /// Why a bundle could not be used.
 #[derive(Debug, Error)]
@@ -90,6 +92,7 @@ impl Bundle {
         let files = embedded![
             "tokenizer.json",
             "autoencoder.safetensors",
+            "clip.safetensors",
             "diffusion.safetensors",
             "captioner.safetensors",
             "text-encoder.safetensors",
@@ -113,6 +116,12 @@ impl Bundle {
             files.insert(name, Cow::Owned(bytes));
         }
         Ok(Self { origin: folder.display().to_string(), files })
+    }
+
+    /// The same with another file in the place of `name`.
+    pub fn with(mut self, name: &'static str, bytes: Vec<u8>) -> Self {
+        self.files.insert(name, Cow::Owned(bytes));
+        self
     }
 
     /// The hash of one file, 32 hexadecimal digits.

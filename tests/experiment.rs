@@ -525,3 +525,94 @@ fn mnre_without_its_pictures_is_tested_on_generated_ones_and_says_so() {
         assert!(place.read(report).contains("Pictures at test time are generated"), "{report}");
     }
 }
+
+/// A text encoder for the rows of [`mnre_rows`].
+const OWN_TEXT: &str = r#"
+[student.own_text]
+vocabulary = 120
+
+[student.own_text.model]
+hidden_size = 16
+num_hidden_layers = 1
+num_attention_heads = 2
+intermediate_size = 32
+max_position_embeddings = 32
+
+[student.own_text.recipe]
+updates = 6
+batch = 4
+learning_rate = 1e-3
+evaluations = 1
+"#;
+
+#[test]
+fn a_text_encoder_of_the_datas_own_is_made_once_and_found_by_predict() {
+    let config = MNRE.iter().fold(WORLD.to_owned(), |config, (from, to)| config.replace(from, to));
+    let config = config.replace(", \"direct\", \"ccg-mi\"]", "]") + OWN_TEXT;
+    let place = Place::new("own-text", &config);
+    let data = place.config.with_file_name("data");
+    fs::create_dir(&data).unwrap();
+    for (split, file) in [("train", "mnre_train"), ("val", "mnre_val"), ("test", "mnre_test")] {
+        fs::write(data.join(format!("{file}.txt")), mnre_rows(split)).unwrap();
+    }
+    let folder = data.display().to_string();
+    let options = ["--workers", "2", "--data", &folder];
+    place.finish("experiment", &options);
+    let own = |results: &Results| {
+        let stage = results.stages.iter().find(|stage| stage.name == "own text encoder");
+        stage.expect("the stage is in the report").reused
+    };
+    assert!(!own(&place.results()));
+    let tokenizer = place.read("own-text/tokenizer.json");
+    // A word of the rows, and none of the world's captions.
+    assert!(tokenizer.contains("\"lives\"") && !tokenizer.contains("wedding"));
+
+    let predict = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mi2rage"));
+        let asked = ["--text", "Ada met Bob", "--head", "Ada", "--tail", "Bob"];
+        command.arg("predict").arg("--model").arg(&place.run).args(asked).args(more);
+        command.output().unwrap()
+    };
+    let output = predict(&[]);
+    assert!(output.status.success(), "{}", errors(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("/per/per/peer"));
+
+    // Whole, it is found again; damaged, it is made again, the same.
+    place.finish("experiment", &options);
+    assert!(own(&place.results()));
+    fs::write(place.run.join("own-text/tokenizer.json"), "{}").unwrap();
+    let output = predict(&[]);
+    assert_eq!(output.status.code(), Some(2), "{}", errors(&output));
+    place.finish("experiment", &options);
+    assert!(!own(&place.results()));
+    assert_eq!(place.read("own-text/tokenizer.json"), tokenizer);
+}
+
+#[test]
+fn a_grid_is_an_experiment_a_point_and_a_table_of_the_report() {
+    let grid = r#"
+[grid]
+p_text = [0.5]
+p_picture = [0.2, 0.9]
+fidelity = [1.0]
+seeds = [7]
+arms = ["real-unimodal", "ccg", "ccg-mi"]
+"#;
+    let config = WORLD.replace("seeds = [1]", "seeds = [1]\narms = [\"real-unimodal\"]") + grid;
+    let place = Place::new("grid", &config);
+    place.finish("experiment", &["--workers", "2"]);
+    let results = place.results();
+    let [table] = results.tables.as_slice() else { panic!("one table") };
+    assert_eq!(table.rows.len(), 2);
+    for (row, p_picture) in table.rows.iter().zip(["0.2", "0.9"]) {
+        assert_eq!(row.cells.len(), table.columns.len());
+        assert_eq!(row.cells[..3], ["0.5", p_picture, "1"]);
+        let name = format!("grid/text-0.5-picture-{p_picture}-fidelity-1");
+        let point = Results::load(&place.run.join(name).join("results.json")).unwrap();
+        let mean = 100.0 * point.arms[0].micro_f1.mean;
+        assert_eq!(row.cells[4], format!("{mean:.1}"));
+        let scores: Vec<&str> = point.selection.iter().map(|one| one.score.as_str()).collect();
+        assert!(scores.contains(&"similarity"), "{scores:?}");
+    }
+    assert!(place.read("report.html").contains("Other worlds"));
+}

@@ -356,6 +356,12 @@ impl<B: Backend> Vit<B> {
         }
         self.layernorm.forward(hidden)
     }
+
+    /// The mean of all states, as BEiT pools (Bao et al. 2021): `pixels` as in [`Self::forward`],
+    /// output `[batch, hidden]`.
+    pub fn pool_mean(&self, pixels: Tensor<B, 4>) -> Tensor<B, 2> {
+        self.forward(pixels).mean_dim(1).squeeze_dim(1)
+    }
 }
 
 /// ViT with a linear classifier on the class token. Made by [`ViTConfig::init_classifier`].

@@ -25,6 +25,9 @@ pub struct Pretrain {
     /// Change any key, as in `--set diffusion.recipe.updates=2000`; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Parts trained side by side, each on its share of the cores.
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -38,6 +41,6 @@ impl Pretrain {
         }
         let wanted = |part: &Part| self.parts.is_empty() || self.parts.contains(part);
         let parts: Vec<Part> = Part::ALL.into_iter().filter(wanted).collect();
-        pretrain::run(&config, &parts, &self.out, self.device.settle()?, context)
+        pretrain::run(&config, &parts, &self.out, self.device.settle()?, self.workers, context)
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use mi2rage_models::bert::BertConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::chain::{ChainConfig, Setting};
@@ -193,6 +194,9 @@ pub struct StudentConfig {
     /// `bundled`, or a folder as `mi2rage pretrain` writes it.
     #[serde(default = "bundled")]
     pub encoders: String,
+    /// A text encoder of the data's own in place of that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_text: Option<OwnTextConfig>,
     /// Chances of masking one half of a training pair; with several, each arm takes the one that
     /// validates best on the first seed.
     pub modality_dropout: Vec<f64>,
@@ -212,6 +216,19 @@ pub struct StudentConfig {
     /// The longest sentence in tokens.
     pub max_tokens: usize,
     /// How it is trained; the same number of updates for every arm.
+    pub recipe: Recipe,
+}
+
+/// A text encoder whose vocabulary is counted on the training sentences and which is pretrained on
+/// them by masked language modelling: for data whose words the bundled encoder has never seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnTextConfig {
+    /// Entries of the vocabulary.
+    pub vocabulary: usize,
+    /// The encoder's sizes; `vocab_size` is set by the vocabulary.
+    pub model: BertConfig,
+    /// How it is pretrained.
     pub recipe: Recipe,
 }
 
@@ -278,6 +295,26 @@ pub struct ExperimentConfig {
     /// The statistics.
     #[serde(default)]
     pub evaluation: EvaluationConfig,
+    /// The same in other worlds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grid: Option<GridConfig>,
+}
+
+/// A grid of worlds. Each point is an experiment of its own, in which the world's renderer draws the
+/// pictures, so that the fidelity of the generator is known.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GridConfig {
+    /// The chances that a sentence names the relation.
+    pub p_text: Vec<f64>,
+    /// The chances that a picture shows it.
+    pub p_picture: Vec<f64>,
+    /// The chances that a generated picture shows what the sentence names.
+    pub fidelity: Vec<f64>,
+    /// The seeds of every point.
+    pub seeds: Vec<u64>,
+    /// The arms of every point.
+    pub arms: Vec<Arm>,
 }
 
 fn all_arms() -> Vec<Arm> {
@@ -338,6 +375,24 @@ impl ExperimentConfig {
         if !fraction(self.student.dropout) {
             return Some("student.dropout: expected a fraction below 1".to_owned());
         }
+        if let Some(own) = &self.student.own_text {
+            if own.vocabulary < 100 {
+                return Some("student.own_text.vocabulary: expected at least 100".to_owned());
+            }
+            if let Some(problem) = own.recipe.problem() {
+                return Some(format!("student.own_text.recipe.{problem}"));
+            }
+            if let Err(error) = own.model.check() {
+                return Some(format!("student.own_text.model: {error}"));
+            }
+            if own.model.max_position_embeddings < self.student.max_tokens.next_multiple_of(4) {
+                return Some(
+                    "student.own_text.model.max_position_embeddings: expected at least \
+                     student.max_tokens, rounded up to a multiple of four"
+                        .to_owned(),
+                );
+            }
+        }
         if self.student.max_tokens < 8 {
             return Some("student.max_tokens: expected at least 8".to_owned());
         }
@@ -371,6 +426,23 @@ impl ExperimentConfig {
             }
             if let Err(error) = self.world.check() {
                 return Some(error.to_string());
+            }
+        }
+        if self.grid.is_some() {
+            if !world || self.setting != Setting::MissingImage {
+                return Some(
+                    "grid: expected data.source = \"world\" and setting = \"missing_image\""
+                        .to_owned(),
+                );
+            }
+            let points = crate::experiment::grid::points(self);
+            if points.is_empty() {
+                return Some("grid: expected at least one value of each".to_owned());
+            }
+            for point in points {
+                if let Some(problem) = point.config.problem() {
+                    return Some(format!("grid: {problem}"));
+                }
             }
         }
         let level = self.evaluation.level;

@@ -8,6 +8,7 @@ use mi2rage_models::vae::VaeConfig;
 use mi2rage_models::vit::ViTConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::generators::PROMPT_TOKENS;
 use crate::train::Recipe;
 use crate::world::WorldConfig;
 
@@ -30,6 +31,8 @@ pub struct PretrainConfig {
     pub autoencoder: Autoencoder,
     /// The latent diffusion model and its text encoder.
     pub diffusion: Diffusion,
+    /// Text and pictures in one space.
+    pub clip: Clip,
     /// The captioner.
     pub captioner: Captioner,
     /// BERT by masked language modelling.
@@ -48,18 +51,32 @@ pub struct Autoencoder {
     pub recipe: Recipe,
 }
 
-/// The latent diffusion model and its text encoder.
+/// CLIP's text encoder, trained on the vision part's pooled states.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clip {
+    /// The text encoder's sizes; `vocab_size` is set by the tokenizer.
+    pub text: ClipTextConfig,
+    /// Width of the space that texts and pictures share.
+    pub projection_dim: usize,
+    /// How it is trained.
+    pub recipe: Recipe,
+}
+
+/// The latent diffusion model. Its text encoder starts from CLIP's and learns on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Diffusion {
-    /// The text encoder's sizes; `vocab_size` is set by the tokenizer.
-    pub text: ClipTextConfig,
     /// The U-Net's sizes.
     pub unet: UNetConfig,
     /// Noise and what is predicted.
     pub schedule: ScheduleConfig,
     /// The chance of training on the empty prompt, for classifier-free guidance.
     pub prompt_dropout: f64,
+    /// How much more often time steps in the middle are trained on than others, 0 (not at all) to
+    /// 1.75; the scale of "mode sampling" in Esser et al. 2024.
+    #[serde(default)]
+    pub mode_scale: f64,
     /// How both are trained together.
     pub recipe: Recipe,
 }
@@ -71,6 +88,9 @@ pub struct Captioner {
     /// The decoder's sizes; `vocab_size` is set by the tokenizer. The encoder is the vision part's,
     /// with its weights to start from.
     pub text: BertConfig,
+    /// Whether the encoder keeps those weights.
+    #[serde(default)]
+    pub freeze_vision: bool,
     /// How it is trained.
     pub recipe: Recipe,
 }
@@ -104,6 +124,7 @@ impl PretrainConfig {
         let recipes = [
             ("autoencoder", &self.autoencoder.recipe),
             ("diffusion", &self.diffusion.recipe),
+            ("clip", &self.clip.recipe),
             ("captioner", &self.captioner.recipe),
             ("text", &self.text.recipe),
             ("vision", &self.vision.recipe),
@@ -117,7 +138,7 @@ impl PretrainConfig {
         let checks = [
             self.autoencoder.model.check().err().map(|e| problem("autoencoder.model", &e)),
             self.diffusion.unet.check().err().map(|e| problem("diffusion.unet", &e)),
-            self.diffusion.text.check().err().map(|e| problem("diffusion.text", &e)),
+            self.clip.text.check().err().map(|e| problem("clip.text", &e)),
             self.captioner.text.check().err().map(|e| problem("captioner.text", &e)),
             self.text.model.check().err().map(|e| problem("text.model", &e)),
             self.vision.model.check().err().map(|e| problem("vision.model", &e)),
@@ -131,11 +152,21 @@ impl PretrainConfig {
         if !(0.0..1.0).contains(&self.diffusion.prompt_dropout) {
             return Some("diffusion.prompt_dropout: expected a fraction below 1".to_owned());
         }
-        if self.diffusion.unet.cross_attention_dim != self.diffusion.text.hidden_size {
+        if !(0.0..=1.75).contains(&self.diffusion.mode_scale) {
+            return Some("diffusion.mode_scale: expected a number from 0 to 1.75".to_owned());
+        }
+        if self.clip.projection_dim == 0 {
+            return Some("clip.projection_dim: expected at least 1".to_owned());
+        }
+        if self.diffusion.unet.cross_attention_dim != self.clip.text.hidden_size {
             return Some(
-                "diffusion.unet.cross_attention_dim: expected diffusion.text.hidden_size"
-                    .to_owned(),
+                "diffusion.unet.cross_attention_dim: expected clip.text.hidden_size".to_owned(),
             );
+        }
+        if self.clip.text.max_position_embeddings < PROMPT_TOKENS {
+            return Some(format!(
+                "clip.text.max_position_embeddings: expected at least {PROMPT_TOKENS}, the length of a prompt"
+            ));
         }
         None
     }

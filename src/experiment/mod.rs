@@ -9,6 +9,8 @@ mod date;
 pub mod folder;
 mod gallery;
 mod generate;
+pub mod grid;
+mod own_text;
 mod pairs;
 pub mod predictor;
 mod results;
@@ -16,7 +18,7 @@ mod stages;
 pub mod student_files;
 mod students;
 mod teacher;
-mod workers;
+pub mod workers;
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -30,6 +32,7 @@ use crate::data::tokens::Tokenizer;
 use crate::device::{DeviceChoice, Job};
 use crate::train::Context;
 use folder::RunFolder;
+use stages::Spent;
 
 /// The last stage to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,8 +95,26 @@ struct Experiment<'a> {
 impl Job for Experiment<'_> {
     type Output = anyhow::Result<()>;
 
-    fn run<B: Backend>(self, device: B::Device) -> anyhow::Result<()> {
-        stages::run::<B>(&self.lab, self.last, &device)
+    fn run<B: Backend>(mut self, device: B::Device) -> anyhow::Result<()> {
+        let mut spent = Vec::new();
+        let Lab { config, folder, context, .. } = self.lab;
+        if let Some(own) =
+            config.student.own_text.as_ref().filter(|_| self.last != Some(Stage::Generate))
+        {
+            let bundle = self.lab.encoders.clone();
+            let (encoders, cost) =
+                own_text::replace::<B>(bundle, own, config, folder, context, &device)?;
+            self.lab.tokenizer = encoders.tokenizer()?;
+            self.lab.encoders = encoders;
+            spent.push(Spent {
+                stage: "own text encoder".to_owned(),
+                arm: None,
+                seed: config.seeds[0],
+                cost,
+                items: Some(own.recipe.updates * own.recipe.batch),
+            });
+        }
+        stages::run::<B>(&self.lab, self.last, spent, &device)
     }
 }
 
@@ -133,5 +154,7 @@ pub fn run(
         workers,
         device,
     };
-    device.run(Experiment { lab, last })?
+    device.run(Experiment { lab, last })??;
+    drop(folder);
+    grid::run(config, out, last, context)
 }

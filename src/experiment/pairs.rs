@@ -11,6 +11,7 @@ use crate::chain::plan::{self, pairs};
 use crate::chain::{ChainConfig, Half, PairId, Payload, SampleKey, Store};
 use crate::data::tokens::{EncodedText, Tokenizer};
 use crate::data::{Entity, Example, Picture};
+use crate::generators::without_entities;
 use crate::select::Part;
 use crate::train::tasks::relations::Pair;
 
@@ -23,6 +24,8 @@ pub struct NamedPair {
     pub pair: Pair,
     /// The sample of the missing modality.
     pub generated: SampleKey,
+    /// The sentence's words without its entities.
+    pub words: Arc<[String]>,
 }
 
 /// Encodes sentences and loads pictures, each once.
@@ -58,11 +61,12 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    fn caption(&self, item: &Example, key: &SampleKey) -> anyhow::Result<Arc<EncodedText>> {
+    /// The item with a generated sentence in the place of its own.
+    fn captioned(&self, item: &Example, key: &SampleKey) -> anyhow::Result<Example> {
         match self.store.read(key)?.payload {
             Payload::Caption(caption) => {
                 let entity = |entity: &Entity, span| Entity { name: entity.name.clone(), span };
-                self.real_text(&Example {
+                Ok(Example {
                     head: entity(&item.head, caption.head),
                     tail: entity(&item.tail, caption.tail),
                     tokens: caption.tokens,
@@ -78,7 +82,8 @@ impl<'a> Assembler<'a> {
         let setting = self.lab.config.setting;
         let mut named = Vec::new();
         for item in items {
-            let mut texts: BTreeMap<Option<SampleKey>, Arc<EncodedText>> = BTreeMap::new();
+            let mut texts: BTreeMap<Option<SampleKey>, (Arc<EncodedText>, Arc<[String]>)> =
+                BTreeMap::new();
             let mut pictures: BTreeMap<Option<SampleKey>, Arc<Picture>> = BTreeMap::new();
             for plan::TrainingPair { id, text, picture } in pairs(&item.id, setting, chain) {
                 let generated = match (&text, &picture) {
@@ -92,12 +97,14 @@ impl<'a> Assembler<'a> {
                 };
                 let (text, picture) = (key(text), key(picture));
                 if !texts.contains_key(&text) {
-                    let encoded = match &text {
-                        None => self.real_text(item)?,
-                        Some(key) => self.caption(item, key)?,
-                    };
-                    texts.insert(text.clone(), encoded);
+                    let captioned =
+                        text.as_ref().map(|key| self.captioned(item, key)).transpose()?;
+                    let shown = captioned.as_ref().unwrap_or(item);
+                    let spans = [&shown.head.span, &shown.tail.span];
+                    let words = without_entities(&shown.tokens, spans).into();
+                    texts.insert(text.clone(), (self.real_text(shown)?, words));
                 }
+                let (encoded, words) = texts[&text].clone();
                 if !pictures.contains_key(&picture) {
                     let pixels = match &picture {
                         None => real_picture(item, self.lab.picture_size)?,
@@ -106,11 +113,11 @@ impl<'a> Assembler<'a> {
                     pictures.insert(picture.clone(), pixels);
                 }
                 let pair = Pair {
-                    text: texts.get(&text).cloned(),
+                    text: Some(encoded),
                     picture: pictures.get(&picture).cloned(),
                     label: item.label,
                 };
-                named.push(NamedPair { id, pair, generated });
+                named.push(NamedPair { id, pair, generated, words });
             }
         }
         Ok(named)

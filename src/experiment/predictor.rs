@@ -9,7 +9,8 @@ use mi2rage_models::weights::{self, WeightsError};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use crate::bundle::{Bundle, BundleError};
+use super::own_text::OWN;
+use crate::bundle::{Bundle, BundleError, TOKENIZER};
 use crate::data::pictures::{Fit, load};
 use crate::data::resize::Filter;
 use crate::data::tokens::Tokenizer;
@@ -100,14 +101,19 @@ impl<B: Backend> Predictor<B> {
             return Err(no_student(problem));
         }
         let encoders = encoders.unwrap_or(text("encoders")?);
-        let tokenizer =
-            Bundle::open(encoders).and_then(|bundle| bundle.tokenizer()).map_err(|source| {
-                PredictorError::Encoders {
-                    path: path.to_owned(),
-                    encoders: encoders.to_owned(),
-                    source: Box::new(source),
-                }
-            })?;
+        let tokenizer = match encoders {
+            // The run's own: `RUN/own-text` beside `RUN/seed-N/students/FILE`.
+            OWN => path.ancestors().nth(3).map_or_else(
+                || Err(DataError::read(path)(std::io::ErrorKind::NotFound.into()).into()),
+                |run| Ok(Tokenizer::load(&run.join(OWN).join(TOKENIZER))?),
+            ),
+            name => Bundle::open(name).and_then(|bundle| bundle.tokenizer()),
+        };
+        let tokenizer = tokenizer.map_err(|source| PredictorError::Encoders {
+            path: path.to_owned(),
+            encoders: encoders.to_owned(),
+            source: Box::new(source),
+        })?;
         let (found, expected) = (tokenizer.vocabulary_size(), config.text.vocab_size);
         if found > expected {
             return Err(PredictorError::OtherTokenizer {

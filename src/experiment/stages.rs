@@ -52,10 +52,10 @@ pub struct SeedOutcome {
 pub fn run<B: Backend>(
     lab: &Lab<'_>,
     last: Option<Stage>,
+    mut spent: Vec<Spent>,
     device: &B::Device,
 ) -> anyhow::Result<()> {
     let mut outcomes: Vec<SeedOutcome> = Vec::new();
-    let mut spent = Vec::new();
     let mut dropouts: BTreeMap<Arm, f64> = BTreeMap::new();
     for &seed in &lab.config.seeds {
         let outcome = one_seed::<B>(lab, seed, last, &mut dropouts, &mut spent, device)?;

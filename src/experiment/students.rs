@@ -7,6 +7,7 @@ use mi2rage_models::weights::{self, Precision};
 use serde::{Deserialize, Serialize};
 
 use super::dataset::Dataset;
+use super::own_text::OWN;
 use super::pairs::{Assembler, NamedPair, keep};
 use super::{Lab, classifier, dataset};
 use crate::chain::{PairId, Setting};
@@ -132,12 +133,16 @@ pub fn train<B: Backend>(
         &key,
     )?;
     let validation_f1 = trained.kept().validation_f1;
+    let encoders = match lab.config.student.own_text {
+        Some(_) => OWN,
+        None => &lab.config.student.encoders,
+    };
     let metadata = BTreeMap::from([
         ("config".to_owned(), serde_json::to_string(&config)?),
         ("relations".to_owned(), serde_json::to_string(&material.dataset.relations)?),
         ("max_tokens".to_owned(), lab.config.student.max_tokens.to_string()),
         ("picture_size".to_owned(), lab.picture_size.to_string()),
-        ("encoders".to_owned(), lab.config.student.encoders.clone()),
+        ("encoders".to_owned(), encoders.to_owned()),
         ("mask_entities".to_owned(), lab.config.student.mask_entities.to_string()),
     ]);
     let bytes = weights::to_bytes(&trained.model, Precision::F32, &metadata)?;

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::pairs::NamedPair;
 use super::{Lab, classifier, dataset, workers};
 use crate::chain::Modality;
-use crate::data::Example;
+use crate::data::{Example, Picture};
+use crate::generators::Similarity;
 use crate::select::calibration::log_probabilities;
 use crate::select::folds::fit_and_calibration;
 use crate::select::scores::label_prior;
@@ -114,15 +115,36 @@ pub fn score<B: Backend>(
     let temperatures = done.iter().map(|(_, temperatures)| *temperatures).collect();
     let mut outputs: BTreeMap<usize, TeacherOutputs> = BTreeMap::new();
     outputs.extend(done.into_iter().flat_map(|(outputs, _)| outputs));
+    let similarity = similarities::<B>(lab, pairs, device)?;
     let mut scored = Scored { pairs: Vec::new(), log_likelihoods: Vec::new(), temperatures };
     for (at, named) in pairs.iter().enumerate() {
         let output = outputs.get(&at).with_context(|| format!("{}: no fold has it", named.id))?;
         let label = named.pair.label;
         let fold = folds.of(&named.id.item).unwrap_or_default();
-        scored.pairs.push(scorer.score(named.id.clone(), label, fold, output, None)?);
+        scored.pairs.push(scorer.score(named.id.clone(), label, fold, output, similarity[at])?);
         scored.log_likelihoods.push(
             [&output.generated, &output.pair, &output.real].map(|view| f64::from(view[label])),
         );
     }
     Ok(scored)
+}
+
+/// CLIP's cosine of each pair that has both halves.
+fn similarities<B: Backend>(
+    lab: &Lab<'_>,
+    pairs: &[NamedPair],
+    device: &B::Device,
+) -> anyhow::Result<Vec<Option<f64>>> {
+    let clip = Similarity::<B>::load(&lab.generators, device)?;
+    let mut all = vec![None; pairs.len()];
+    let both = |at: &usize| pairs[*at].pair.text.is_some() && pairs[*at].pair.picture.is_some();
+    let places: Vec<usize> = (0..pairs.len()).filter(both).collect();
+    let halves: Vec<(&[String], &Picture)> = places
+        .iter()
+        .filter_map(|&at| Some((&*pairs[at].words, pairs[at].pair.picture.as_deref()?)))
+        .collect();
+    for (&at, cosine) in places.iter().zip(clip.cosines(&halves)?) {
+        all[at] = Some(cosine);
+    }
+    Ok(all)
 }

@@ -10,7 +10,7 @@ use mi2rage_models::unet::UNetConfig;
 use mi2rage_models::vae::{AutoencoderKl, VaeConfig};
 use serde::{Deserialize, Serialize};
 
-use super::prompt::encode_prompt;
+use super::prompt::{encode_prompt, without_entities};
 use crate::bundle::{AUTOENCODER, Bundle, BundleError, DIFFUSION, TOKENIZER};
 use crate::chain::{GeneratorError, TextPrompt, TextToImage};
 use crate::data::Picture;
@@ -175,8 +175,10 @@ fn sampler_config() -> SamplerConfig {
 
 impl<B: Backend> TextToImage for LatentDiffusion<B> {
     fn draw(&self, prompts: &[TextPrompt]) -> Result<Vec<Picture>, GeneratorError> {
-        // The entities' names say nothing to a model that has seen plain captions.
-        let sentences: Vec<Vec<String>> = prompts.iter().map(without_entities).collect();
+        let sentences: Vec<Vec<String>> = prompts
+            .iter()
+            .map(|prompt| without_entities(&prompt.tokens, [&prompt.head.span, &prompt.tail.span]))
+            .collect();
         let prompts: Vec<(&[String], Key)> = sentences
             .iter()
             .zip(prompts)
@@ -191,10 +193,4 @@ impl<B: Backend> TextToImage for LatentDiffusion<B> {
     fn fingerprint(&self) -> String {
         self.fingerprint.clone()
     }
-}
-
-fn without_entities(prompt: &TextPrompt) -> Vec<String> {
-    let spans = [&prompt.head.span, &prompt.tail.span];
-    let outside = |at: &usize| !spans.iter().any(|span| span.contains(at));
-    (0..prompt.tokens.len()).filter(outside).map(|at| prompt.tokens[at].clone()).collect()
 }

@@ -1,11 +1,20 @@
 //! From a sentence to the prompt of the bundled diffusion model.
 
+use std::ops::Range;
+
 use crate::data::DataError;
 use crate::data::tokens::Tokenizer;
 
 /// Every prompt has this many tokens, padded at the end as Stable Diffusion's have 77: one shape
 /// for all batches.
 pub const PROMPT_TOKENS: usize = 20;
+
+/// The sentence without its two entities, whose names say nothing to a model that has seen plain
+/// captions.
+pub fn without_entities(tokens: &[String], spans: [&Range<usize>; 2]) -> Vec<String> {
+    let outside = |at: &usize| !spans.iter().any(|span| span.contains(at));
+    (0..tokens.len()).filter(outside).map(|at| tokens[at].clone()).collect()
+}
 
 /// The words that the tokenizer has whole, in lower case and without `#`.
 ///

@@ -23,6 +23,13 @@ pub struct Captioned {
     pub form: usize,
 }
 
+impl Captioned {
+    /// The caption without the names before it.
+    pub fn description(&self) -> &[String] {
+        &self.caption[self.names..]
+    }
+}
+
 impl From<WebItem> for Captioned {
     fn from(item: WebItem) -> Self {
         let WebItem { caption, names, picture, form, .. } = item;

@@ -10,6 +10,7 @@ pub mod scores;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use anyhow::Context as _;
 use burn::tensor::backend::Backend;
@@ -20,6 +21,7 @@ use crate::bundle;
 use crate::config::pretrain::PretrainConfig;
 use crate::device::{DeviceChoice, Job};
 use crate::experiment::folder::{RunFolder, fingerprint};
+use crate::experiment::workers;
 use crate::train::{Context, CurvePoint};
 use corpus::Corpus;
 
@@ -33,24 +35,37 @@ pub enum Part {
     Autoencoder,
     /// The vision encoder.
     Vision,
+    /// CLIP's text encoder on the vision encoder's states; needs the vision encoder.
+    Clip,
+    /// The diffusion model; needs the autoencoder and CLIP.
+    Diffusion,
+    /// The captioner; needs the vision encoder.
+    Captioner,
     /// The text encoder.
     Text,
-    /// The captioner.
-    Captioner,
-    /// The diffusion model; needs the autoencoder.
-    Diffusion,
 }
 
 impl Part {
-    /// In the order of training.
-    pub const ALL: [Part; 6] = [
+    /// In the order of training: what others need comes first, then the longest.
+    pub const ALL: [Part; 7] = [
         Part::Tokenizer,
-        Part::Autoencoder,
         Part::Vision,
-        Part::Text,
-        Part::Captioner,
+        Part::Autoencoder,
+        Part::Clip,
         Part::Diffusion,
+        Part::Captioner,
+        Part::Text,
     ];
+
+    /// The parts whose files this one reads.
+    fn needs(self) -> &'static [Part] {
+        match self {
+            Part::Tokenizer | Part::Autoencoder | Part::Vision => &[],
+            Part::Text => &[Part::Tokenizer],
+            Part::Clip | Part::Captioner => &[Part::Tokenizer, Part::Vision],
+            Part::Diffusion => &[Part::Tokenizer, Part::Autoencoder, Part::Clip],
+        }
+    }
 
     /// The file that the part makes.
     pub fn file(self) -> &'static str {
@@ -59,6 +74,7 @@ impl Part {
             Part::Autoencoder => bundle::AUTOENCODER,
             Part::Vision => bundle::VISION,
             Part::Text => bundle::TEXT,
+            Part::Clip => bundle::CLIP,
             Part::Captioner => bundle::CAPTIONER,
             Part::Diffusion => bundle::DIFFUSION,
         }
@@ -91,9 +107,14 @@ fn inputs(config: &PretrainConfig, part: Part) -> String {
         Part::Vision => serde_json::json!(config.vision),
         Part::Text => serde_json::json!([config.text, config.vocabulary]),
         Part::Captioner => serde_json::json!([config.captioner, config.vision, config.vocabulary]),
-        Part::Diffusion => {
-            serde_json::json!([config.diffusion, config.autoencoder, config.vocabulary])
-        }
+        Part::Clip => serde_json::json!([config.clip, config.vision, config.vocabulary]),
+        Part::Diffusion => serde_json::json!([
+            config.diffusion,
+            config.autoencoder,
+            config.clip,
+            config.vision,
+            config.vocabulary
+        ]),
     };
     fingerprint(&(part, section, config.seed, &config.world, config.train, config.held_out))
 }
@@ -102,45 +123,55 @@ struct Pretraining<'a> {
     config: &'a PretrainConfig,
     parts: &'a [Part],
     folder: &'a RunFolder,
+    /// Parts that are trained side by side.
+    workers: usize,
     context: &'a Context,
+}
+
+impl Pretraining<'_> {
+    fn part<'c, B: Backend>(
+        &self,
+        part: Part,
+        corpus: impl FnOnce() -> &'c Corpus,
+        device: &B::Device,
+    ) -> anyhow::Result<()> {
+        let stage = format!("pretrain-{part}");
+        let inputs = inputs(self.config, part);
+        let written = self.folder.path().join(part.file()).exists();
+        if written && self.folder.finished::<Training>(&stage, &inputs).is_some() {
+            self.context.progress.line(format!("{part}: finished already"));
+            return Ok(());
+        }
+        // A finished record without its file is no finished part.
+        self.folder.forget(&stage)?;
+        let (training, cost) = self.folder.stage(&stage, &inputs, || {
+            parts::train::<B>(part, self.config, corpus(), self.folder, self.context, device)
+        })?;
+        let scores: Vec<String> =
+            training.scores.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        self.context.progress.line(format!("{part}: {:.0} s, {}", cost.seconds, scores.join(", ")));
+        Ok(())
+    }
 }
 
 impl Job for Pretraining<'_> {
     type Output = anyhow::Result<()>;
 
     fn run<B: Backend>(self, device: B::Device) -> anyhow::Result<()> {
-        let mut corpus = None;
-        for &part in self.parts {
-            let stage = format!("pretrain-{part}");
-            let inputs = inputs(self.config, part);
-            let written = self.folder.path().join(part.file()).exists();
-            if written && self.folder.finished::<Training>(&stage, &inputs).is_some() {
-                self.context.progress.line(format!("{part}: finished already"));
-                continue;
-            }
-            let corpus = corpus.get_or_insert_with(|| Corpus::make(self.config, self.context));
-            // A finished record without its file is no finished part.
-            self.folder.forget(&stage)?;
-            let (training, cost) = self.folder.stage(&stage, &inputs, || {
-                parts::train::<B>(part, self.config, corpus, self.folder, self.context, &device)
-            })?;
-            let scores: Vec<String> =
-                training.scores.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-            self.context.progress.line(format!(
-                "{part}: {:.0} s, {}",
-                cost.seconds,
-                scores.join(", ")
-            ));
-        }
+        let corpus = OnceLock::new();
+        let corpus = || corpus.get_or_init(|| Corpus::make(self.config, self.context));
+        let needs = |part: Part| part.needs().to_vec();
+        workers::run_in_turn(self.workers, self.parts, needs, |part| {
+            self.part::<B>(part, corpus, &device)
+        })?;
         // With every part there, what they can do together is tried once.
         let out = self.folder.path();
         if Part::ALL.iter().all(|part| out.join(part.file()).exists()) {
             let bundle = crate::bundle::Bundle::folder(out)?;
             let inputs = fingerprint(&(bundle.hashes(), self.config.seed, &self.config.world));
-            let corpus = corpus.get_or_insert_with(|| Corpus::make(self.config, self.context));
             let (scores, _) = self.folder.stage("pretrain-scores", &inputs, || {
                 let seed = self.config.seed;
-                scores::try_out::<B>(out, &corpus.held_out, seed, self.context, &device)
+                scores::try_out::<B>(out, &corpus().held_out, seed, self.context, &device)
             })?;
             self.folder.write("scores.json", &serde_json::to_vec_pretty(&scores)?)?;
             self.context.progress.line(format!(
@@ -165,10 +196,11 @@ pub fn run(
     parts: &[Part],
     out: &Path,
     device: DeviceChoice,
+    workers: usize,
     context: &Context,
 ) -> anyhow::Result<()> {
     let folder = RunFolder::open(out)?;
     device
-        .run(Pretraining { config, parts, folder: &folder, context })?
+        .run(Pretraining { config, parts, folder: &folder, workers, context })?
         .with_context(|| format!("pretraining into {}", out.display()))
 }

@@ -207,6 +207,7 @@ where
     let task = context.progress.task(name, recipe.updates as u64, "updates");
     let outcome = Arc::new(Mutex::new(Outcome::default()));
     let strategy = KeyedStrategy {
+        name: name.to_owned(),
         key: key.clone(),
         epoch,
         criterion: recipe.criterion,

@@ -130,6 +130,8 @@ pub struct Outcome {
 
 /// Trains on one device, keyed; see the module's text.
 pub struct KeyedStrategy {
+    /// What is trained, for messages.
+    pub name: String,
     /// Names the dropout of every update.
     pub key: Key,
     /// Tells the loader which epoch to deal out.
@@ -227,7 +229,7 @@ where
                 processor.process_valid(LearnerEvent::ProcessedItem(item));
             }
             processor.process_valid(LearnerEvent::EndEpoch(epoch));
-            outcome.curve.push(CurvePoint {
+            let point = CurvePoint {
                 epoch,
                 update,
                 train_loss,
@@ -235,7 +237,14 @@ where
                 validation_f1: tally.f1(),
                 learning_rate: learner.lr_current(),
                 seconds: started.elapsed().as_secs_f64(),
-            });
+            };
+            tracing::info!(
+                "{}: update {update}, loss {train_loss:.4}, held out {:.4}, F1 {:.4}",
+                self.name,
+                point.validation_loss,
+                point.validation_f1
+            );
+            outcome.curve.push(point);
             let value = match self.criterion {
                 Criterion::Loss => -tally.mean_loss(),
                 Criterion::F1 => tally.f1(),

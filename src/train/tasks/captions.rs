@@ -18,6 +18,8 @@ use crate::train::Tally;
 pub struct Captions<B: Backend> {
     /// The captioner.
     pub model: Captioner<B>,
+    /// Whether the vision encoder keeps its weights.
+    pub freeze_vision: bool,
 }
 
 /// Pictures with their captions.
@@ -59,7 +61,11 @@ impl<B: Backend> Captions<B> {
         let device = &self.devices()[0];
         let size = batch.pictures[0].width;
         let pictures = tensors::pictures(batch.pictures.iter().map(Arc::as_ref), size, device);
-        let encoder = EncoderStates { hidden: self.model.encode(pictures), mask: None };
+        let mut hidden = self.model.encode(pictures);
+        if self.freeze_vision {
+            hidden = hidden.detach();
+        }
+        let encoder = EncoderStates { hidden, mask: None };
         let ids = tensors::ids(&batch.inputs, batch.pictures.len(), device);
         let decoder = &self.model.text_decoder;
         let states = decoder.bert.decode(ids, None, Some(&encoder), None);

@@ -1,8 +1,10 @@
 //! Masked language modelling (Devlin et al. 2018, section 3.1), and which scene a caption is of.
 //!
-//! The second task does for the text encoder what the classification of scenes does for the vision
+//! The second task, where scenes are known, does for the text encoder what the classification of scenes does for the vision
 //! encoder: the states of the entity markers, which a relation is read from later, learn to gather
 //! what the sentence is about. It sees captions and scenes, never a relation.
+
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::nn::Linear;
@@ -15,7 +17,7 @@ use super::learner_steps;
 use crate::data::tokens::{Padded, Tokenizer};
 use crate::keyed::Key;
 use crate::tensors;
-use crate::train::Tally;
+use crate::train::{Items, Tally};
 
 /// Fraction of the tokens that are to be predicted.
 const CHOSEN: f64 = 0.15;
@@ -41,19 +43,26 @@ pub struct MaskedBatch {
     /// Flat positions of the chosen tokens, and what stood there.
     chosen: Vec<usize>,
     targets: Vec<usize>,
-    /// Flat positions that the scene is read from, two a row, and each row's scene.
+    /// Flat positions that scenes are read from, two each, and the scenes.
     readout: Vec<usize>,
     scenes: Vec<usize>,
 }
 
-/// A caption to learn from.
+/// A sentence to learn from.
 #[derive(Clone, Debug)]
-pub struct ScenedText {
-    /// The caption's ids with its markers, if it has any.
+pub struct Sentence {
+    /// The sentence's ids with its markers, if it has any.
     pub ids: Vec<u32>,
-    /// Where the scene is read from: the entity markers, or the first token twice.
+    /// What the sentence is about, where that is known.
+    pub scene: Option<SceneOf>,
+}
+
+/// The scene of a caption.
+#[derive(Clone, Copy, Debug)]
+pub struct SceneOf {
+    /// Where it is read from: the entity markers, or the first token twice.
     pub readout: [usize; 2],
-    /// The scene.
+    /// Its number.
     pub scene: usize,
 }
 
@@ -68,10 +77,33 @@ pub struct Vocabulary {
     pub mask: u32,
 }
 
+impl Vocabulary {
+    /// Of a tokenizer that was trained, whose special tokens come first.
+    pub fn of(tokenizer: &Tokenizer) -> Self {
+        Self {
+            size: tokenizer.vocabulary_size() as u32,
+            first_ordinary: tokenizer.first_ordinary(),
+            mask: tokenizer.special().mask,
+        }
+    }
+}
+
+/// Sentences as the items of a training.
+pub fn items(sentences: Vec<Sentence>, tokenizer: &Tokenizer) -> Items<MaskedBatch> {
+    let (tokenizer, vocabulary) = (tokenizer.clone(), Vocabulary::of(tokenizer));
+    Items {
+        len: sentences.len(),
+        collate: Arc::new(move |at: &[usize], key: &Key| {
+            let chosen: Vec<&Sentence> = at.iter().map(|&at| &sentences[at]).collect();
+            MaskedBatch::new(&chosen, &tokenizer, vocabulary, key)
+        }),
+    }
+}
+
 impl MaskedBatch {
-    /// Hides tokens of the captions, as the key says.
+    /// Hides tokens of the sentences, as the key says.
     pub fn new(
-        texts: &[&ScenedText],
+        texts: &[&Sentence],
         tokenizer: &Tokenizer,
         vocabulary: Vocabulary,
         key: &Key,
@@ -79,9 +111,12 @@ impl MaskedBatch {
         let mut rng = key.with("masking", 0).rng();
         let sequences: Vec<&[u32]> = texts.iter().map(|text| text.ids.as_slice()).collect();
         let Padded { mut ids, mask, rows, length } = tokenizer.pad(&sequences, usize::MAX);
-        let place = |(row, text): (usize, &&ScenedText)| text.readout.map(|at| row * length + at);
-        let readout = texts.iter().enumerate().flat_map(place).collect();
-        let scenes = texts.iter().map(|text| text.scene).collect();
+        let (mut readout, mut scenes) = (Vec::new(), Vec::new());
+        for (row, text) in texts.iter().enumerate() {
+            let Some(of) = text.scene else { continue };
+            readout.extend(of.readout.map(|at| row * length + at));
+            scenes.push(of.scene);
+        }
         let (mut chosen, mut targets) = (Vec::new(), Vec::new());
         let ordinary: Vec<usize> =
             (0..ids.len()).filter(|&at| mask[at] && ids[at] >= vocabulary.first_ordinary).collect();
@@ -108,9 +143,18 @@ impl MaskedBatch {
 /// Logits and the loss of each prediction.
 type Predicted<B> = (Tensor<B, 2>, Tensor<B, 1>);
 
+/// The logits of the words, and the sum of both tasks' mean losses.
+fn total<B: Backend>(
+    ((words, losses), scenes): (Predicted<B>, Option<Predicted<B>>),
+) -> Predicted<B> {
+    let scenes = scenes.map(|(_, losses)| losses.mean());
+    (words, scenes.into_iter().fold(losses.mean(), |sum, loss| sum + loss))
+}
+
 impl<B: Backend> MaskedLanguage<B> {
-    /// At the hidden tokens, `[chosen, vocabulary]`; and of the scenes, `[rows, scenes]`.
-    fn predict(&self, batch: &MaskedBatch) -> (Predicted<B>, Predicted<B>) {
+    /// At the hidden tokens, `[chosen, vocabulary]`; and of the scenes, `[captions, scenes]`, if any
+    /// sentence has one.
+    fn predict(&self, batch: &MaskedBatch) -> (Predicted<B>, Option<Predicted<B>>) {
         let device = &self.devices()[0];
         let states = self.model.bert.forward(
             tensors::ids(&batch.ids, batch.rows, device),
@@ -125,22 +169,24 @@ impl<B: Backend> MaskedLanguage<B> {
             (logits, losses)
         };
         let at = |places: &[usize]| tensors::indices(places.iter().copied(), device);
-        let read = states.clone().select(0, at(&batch.readout)).reshape([rows, 2, width]);
-        let scenes = self.scenes.forward(read.mean_dim(1).squeeze_dim::<2>(1));
-        let words = self.model.logits(states.select(0, at(&batch.chosen)));
-        (loss(words, &batch.targets), loss(scenes, &batch.scenes))
+        let words = self.model.logits(states.clone().select(0, at(&batch.chosen)));
+        let scenes = (!batch.scenes.is_empty()).then(|| {
+            let read = states.select(0, at(&batch.readout));
+            let read = read.reshape([batch.scenes.len(), 2, width]).mean_dim(1).squeeze_dim::<2>(1);
+            loss(self.scenes.forward(read), &batch.scenes)
+        });
+        (loss(words, &batch.targets), scenes)
     }
 
     fn loss(&self, batch: &MaskedBatch) -> Tensor<B, 1> {
-        let ((_, words), (_, scenes)) = self.predict(batch);
-        words.mean() + scenes.mean()
+        total(self.predict(batch)).1
     }
 
     /// The loss is that of both tasks, the hits are those of the hidden tokens.
     fn tally(&self, batch: &MaskedBatch) -> Tally {
-        let ((words, word_losses), (_, scene_losses)) = self.predict(batch);
+        let (words, loss) = total(self.predict(batch));
         let count = batch.targets.len() as f64;
-        let loss: f64 = (word_losses.mean() + scene_losses.mean()).into_scalar().elem();
+        let loss: f64 = loss.into_scalar().elem();
         Tally {
             count,
             loss: loss * count,

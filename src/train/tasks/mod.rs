@@ -2,6 +2,7 @@
 
 pub mod autoencoder;
 pub mod captions;
+pub mod contrastive;
 pub mod diffusion;
 pub mod masked_language;
 pub mod relations;

@@ -34,9 +34,9 @@ impl<B: Backend> Scenes<B> {
         let size = batch.pictures[0].width;
         let pictures = batch.pictures.iter().map(Arc::as_ref);
         // Every state is trained to know the scene, not the class token's alone: those who attend
-        // to the patches later find it there. The mean is as BEiT pools (Bao et al. 2021).
-        let states = self.model.vit.forward(tensors::pictures(pictures, size, device));
-        let logits = self.model.classifier.forward(states.mean_dim(1).squeeze_dim::<2>(1));
+        // to the patches later find it there.
+        let state = self.model.vit.pool_mean(tensors::pictures(pictures, size, device));
+        let logits = self.model.classifier.forward(state);
         let classes = tensors::indices(batch.classes.iter().copied(), device);
         let losses = tensors::negative_log_likelihood(logits.clone(), classes);
         (logits, losses)
