@@ -1,6 +1,7 @@
 //! The text encoder and the captioner.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::backend::Autodiff;
@@ -10,6 +11,7 @@ use burn::tensor::backend::Backend;
 use mi2rage_models::bert::BertConfig;
 use mi2rage_models::captioner::CaptionerConfig;
 use mi2rage_models::vit::{ViTConfig, ViTForImageClassification};
+use rand::Rng;
 
 use super::{Part, TRANSFORMER, Trainer, Training};
 use crate::data::tokens::{EncodedText, Tokenizer};
@@ -31,10 +33,8 @@ impl<B: Backend> Trainer<'_, B> {
         let task = self.fresh(MaskedLanguage { model, scenes }, TRANSFORMER);
         let longest = config.max_position_embeddings;
         let sentences = |items: &[Captioned]| -> anyhow::Result<_> {
-            let sentences = items
-                .iter()
-                .enumerate()
-                .map(|(index, item)| scened(&tokenizer, item, index, longest))
+            let sentences = (0..items.len())
+                .map(|index| scened(&tokenizer, items, index, longest, &self.key()))
                 .collect::<anyhow::Result<_>>()?;
             Ok(masked_language::items(sentences, &tokenizer))
         };
@@ -102,29 +102,40 @@ impl<B: Backend> Trainer<'_, B> {
     }
 }
 
+/// Words of names that are strewn into a scattered caption, at most.
+const STREWN: usize = 6;
+
 /// A caption for the text encoder. Where it names two entities they are marked as in posts. Every
-/// second caption shows a bare letter for each of their tokens, as students may be shown them, and
-/// two of four have the names last, for posts have them anywhere.
+/// second caption shows a bare letter for each of their tokens, as students may be shown them.
+///
+/// A post is no caption: its entities stand anywhere, among words that no caption has. So half of
+/// the captions are scattered, their names (another caption's, where they have none) put into two
+/// places of the description, with words of other names strewn in for the unknown ones. Of the
+/// others half have the names last.
 fn scened(
     tokenizer: &Tokenizer,
-    item: &Captioned,
+    items: &[Captioned],
     index: usize,
     longest: usize,
+    key: &Key,
 ) -> anyhow::Result<Sentence> {
-    let (names, rest) = item.caption.split_at(item.names);
-    let Some(and) = names.iter().position(|token| token == "and") else {
+    let item = &items[index];
+    let mut rng = key.with("scatter", index).rng();
+    let example = if index % 4 < 2 {
+        scattered(items, index, &mut rng)
+    } else {
+        let (names, rest) = item.caption.split_at(item.names);
+        names_of(item).map(|[head, tail]| {
+            let start = if index % 8 < 4 { 0 } else { rest.len() };
+            let tokens = if start == 0 { [names, rest] } else { [rest, names] }.concat();
+            let at = start + head.len() + 1;
+            example(tokens, start..start + head.len(), at..at + tail.len())
+        })
+    };
+    let Some(mut example) = example else {
         let ids = tokenizer.encode_plain(&item.caption, longest)?;
         return Ok(Sentence { ids, scene: Some(SceneOf { readout: [0, 0], scene: item.form }) });
     };
-    let names_first = index % 4 < 2;
-    let start = if names_first { 0 } else { rest.len() };
-    let tokens = if names_first { [names, rest] } else { [rest, names] }.concat();
-    let entity =
-        |span: std::ops::Range<usize>| Entity { name: tokens[span.clone()].join(" "), span };
-    let (head, tail) =
-        (entity(start..start + and), entity(start + and + 1..start + item.names - 1));
-    let id = String::new();
-    let mut example = Example { id, tokens, head, tail, label: 0, picture: None, truth: None };
     if index.is_multiple_of(2) {
         example = example.with_masked_entities();
     }
@@ -132,4 +143,72 @@ fn scened(
         tokenizer.encode_example(&example, longest)?;
     let scene = SceneOf { readout: [head_marker, tail_marker], scene: item.form };
     Ok(Sentence { ids, scene: Some(scene) })
+}
+
+/// The two names of a caption, which stand before it as `A and B :`.
+fn names_of(item: &Captioned) -> Option<[&[String]; 2]> {
+    let names = &item.caption[..item.names.saturating_sub(1)];
+    let and = names.iter().position(|token| token == "and")?;
+    Some([&names[..and], &names[and + 1..]])
+}
+
+fn scattered(items: &[Captioned], index: usize, rng: &mut impl Rng) -> Option<Example> {
+    let mut donor = || {
+        let any = (0..100).map(|_| &items[rng.random_range(0..items.len())]);
+        any.filter_map(names_of).next()
+    };
+    let others: Vec<&[String]> = (0..STREWN).filter_map(|_| Some(donor()?[0])).collect();
+    let [head, tail] = names_of(&items[index]).or_else(donor)?;
+    let mut words: Vec<&[String]> = items[index].description().chunks(1).collect();
+    for other in &others[..rng.random_range(0..=others.len())] {
+        words.insert(rng.random_range(0..=words.len()), &other[..1]);
+    }
+    // Two different places, so that neither name stands inside the other.
+    let mut places = [rng.random_range(0..=words.len()), rng.random_range(0..=words.len() + 1)];
+    if places[1] == places[0] {
+        places[1] = words.len() + 1;
+    }
+    words.insert(places[0], head);
+    words.insert(places[1], tail);
+    let at = |place: usize| words[..place].iter().map(|part| part.len()).sum::<usize>();
+    // The first name has moved where the second was put before it.
+    let first = places[0] + usize::from(places[1] <= places[0]);
+    let (first, second) = (at(first), at(places[1]));
+    Some(example(words.concat(), first..first + head.len(), second..second + tail.len()))
+}
+
+fn example(tokens: Vec<String>, head: Range<usize>, tail: Range<usize>) -> Example {
+    let entity = |span: Range<usize>| Entity { name: tokens[span.clone()].join(" "), span };
+    let (head, tail) = (entity(head), entity(tail));
+    Example { id: String::new(), tokens, head, tail, label: 0, picture: None, truth: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Split;
+    use crate::world::World;
+
+    #[test]
+    fn a_scattered_caption_keeps_its_words_and_has_its_names_where_it_says() {
+        let world = World::new(Default::default()).unwrap();
+        let items: Vec<Captioned> =
+            (0..300).map(|index| world.web_item(index, Split::Train).into()).collect();
+        let mut apart = 0;
+        for index in 0..items.len() {
+            let mut rng = Key::new(5).with("test", index).rng();
+            let found = scattered(&items, index, &mut rng).unwrap();
+            if let Some([head, tail]) = names_of(&items[index]) {
+                assert_eq!(found.tokens[found.head.span.clone()], *head);
+                assert_eq!(found.tokens[found.tail.span.clone()], *tail);
+            }
+            let (head, tail) = (&found.head.span, &found.tail.span);
+            assert!(head.end <= tail.start || tail.end <= head.start, "{found:?}");
+            apart += usize::from(head.end < tail.start || tail.end < head.start);
+            let mut rest = found.tokens.iter();
+            let description = items[index].description();
+            assert!(description.iter().all(|word| rest.any(|token| token == word)));
+        }
+        assert!(apart > 200, "{apart}");
+    }
 }
