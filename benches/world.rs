@@ -116,7 +116,7 @@ fn generators(criterion: &mut Criterion) {
     let options = DrawOptions {
         sampler: SamplerKind::DpmSolverPlusPlus2M,
         steps: 8,
-        guidance: 2.0,
+        guidance: 3.0,
         negative: Vec::new(),
     };
     let painter = LatentDiffusion::<Flex>::load(&bundle, options, size, &device)

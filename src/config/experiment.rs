@@ -142,7 +142,7 @@ impl Default for GeneratorsConfig {
             oracle_fidelity: None,
             sampler: mi2rage_models::diffusion::SamplerKind::DpmSolverPlusPlus2M,
             steps: 8,
-            guidance: 2.0,
+            guidance: 3.0,
             batch: 32,
             top_p: 0.9,
             temperature: 1.0,
@@ -187,6 +187,18 @@ pub enum Encoder {
     Vision,
 }
 
+/// How a label follows from the probabilities.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// The most probable label.
+    #[default]
+    MostProbable,
+    /// The most probable relation where it reaches the threshold with the highest micro-F1 on the
+    /// arm's validation pairs; the ceiling is that of such a rule.
+    F1Threshold,
+}
+
 /// The classifier that is trained in each arm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -213,6 +225,9 @@ pub struct StudentConfig {
     /// The chance of hiding a token of a training sentence, markers aside.
     #[serde(default)]
     pub token_dropout: f64,
+    /// How a label follows from the probabilities.
+    #[serde(default)]
+    pub decision: Decision,
     /// The longest sentence in tokens.
     pub max_tokens: usize,
     /// How it is trained; the same number of updates for every arm.

@@ -17,18 +17,26 @@ pub struct Prediction {
     pub label: usize,
     /// One probability for each label.
     pub probabilities: Vec<f32>,
+    /// A relation is predicted where its probability is at least this; without it, the most
+    /// probable label is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f32>,
 }
 
 impl Prediction {
-    /// The most probable label, the first of several equals.
+    /// The predicted label; of several equally probable ones the first.
     pub fn predicted(&self) -> usize {
-        let mut best = 0;
-        for (class, probability) in self.probabilities.iter().enumerate() {
+        let first = usize::from(self.threshold.is_some()).min(self.probabilities.len());
+        let mut best = first;
+        for (class, probability) in self.probabilities.iter().enumerate().skip(first) {
             if *probability > self.probabilities[best] {
                 best = class;
             }
         }
-        best
+        match self.threshold {
+            Some(least) if self.probabilities.get(best).is_none_or(|found| *found < least) => 0,
+            _ => best,
+        }
     }
 
     /// The gold label's log-probability in nats, with the probability raised to at least the
@@ -278,7 +286,7 @@ mod tests {
     }
 
     fn prediction(label: usize, probabilities: &[f32]) -> Prediction {
-        Prediction { id: "x".into(), label, probabilities: probabilities.to_vec() }
+        Prediction { id: "x".into(), label, probabilities: probabilities.to_vec(), threshold: None }
     }
 
     #[test]

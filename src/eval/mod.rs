@@ -8,6 +8,7 @@ mod comparison;
 mod information;
 mod metrics;
 mod student_t;
+mod threshold;
 
 pub use auroc::{auroc, auroc_estimate};
 pub use bootstrap::{Bootstrap, Estimate, Interval, Over, TestSets};
@@ -17,6 +18,7 @@ pub use metrics::{
     ClassScore, Counts, Evaluation, Prediction, Scores, counts_by_cell, counts_where, evaluate,
 };
 pub use student_t::{mean_interval, student_t_quantile};
+pub use threshold::f1_threshold;
 
 /// Why something cannot be evaluated.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use super::stages::{SeedOutcome, Spent};
 use super::{Lab, Stage, gallery};
 use crate::chain::{Modality, Setting};
-use crate::config::experiment::{Arm, DataConfig};
+use crate::config::experiment::{Arm, DataConfig, Decision};
 use crate::eval::{
     Bootstrap, Counts, TestSets, auroc_estimate, compare, counts_by_cell, counts_where, evaluate,
     information_bound, summarise,
@@ -146,6 +146,13 @@ impl Writer<'_> {
              uses its own)."
                 .to_owned(),
         );
+        if self.lab.config.student.decision == Decision::F1Threshold {
+            notes.push(
+                "A relation is predicted where its probability reaches the threshold that \
+                 maximises F1 on the arm's validation pairs, as the rule behind the ceiling does."
+                    .to_owned(),
+            );
+        }
         if self.lab.config.student.modality_dropout.len() > 1 {
             notes.push(
                 "Modality dropout is chosen for each arm on the first seed's validation posts."

@@ -11,9 +11,11 @@ use super::own_text::OWN;
 use super::pairs::{Assembler, NamedPair, keep};
 use super::{Lab, classifier, dataset};
 use crate::chain::{PairId, Setting};
-use crate::config::experiment::Arm;
-use crate::eval::Prediction;
+use crate::config::experiment::{Arm, Decision};
+use crate::data::Example;
+use crate::eval::{Prediction, f1_threshold};
 use crate::select::OnDrop;
+use crate::select::calibration::log_probabilities;
 use crate::train::CurvePoint;
 use crate::train::tasks::relations::Pair;
 
@@ -147,22 +149,26 @@ pub fn train<B: Backend>(
     ]);
     let bytes = weights::to_bytes(&trained.model, Precision::F32, &metadata)?;
     lab.folder.write(&weights_file(arm, seed, modality_dropout), &bytes)?;
-    let test = material.test(lab, arm)?;
-    let logits = classifier::ask(&trained.model, &test);
-    let predictions = material
-        .dataset
-        .test
-        .iter()
-        .zip(logits)
-        .map(|(example, logits)| Prediction {
+    let dataset = material.dataset;
+    let ask = |pairs: Vec<Pair>, examples: &[Example]| -> Vec<Prediction> {
+        let logits = classifier::ask(&trained.model, &pairs);
+        let answer = |(example, logits): (&Example, Vec<f32>)| Prediction {
             id: example.id.clone(),
             label: example.label,
-            probabilities: crate::select::calibration::log_probabilities(&logits, 1.0)
-                .into_iter()
-                .map(f32::exp)
-                .collect(),
-        })
-        .collect();
+            probabilities: log_probabilities(&logits, 1.0).into_iter().map(f32::exp).collect(),
+            threshold: None,
+        };
+        examples.iter().zip(logits).map(answer).collect()
+    };
+    let threshold = match lab.config.student.decision {
+        Decision::MostProbable => None,
+        Decision::F1Threshold => {
+            let pairs = material.validation(lab, arm)?;
+            f1_threshold(&ask(pairs, &dataset.validation))
+        }
+    };
+    let mut predictions = ask(material.test(lab, arm)?, &dataset.test);
+    predictions.iter_mut().for_each(|one| one.threshold = threshold);
     Ok(Student { pairs: count, modality_dropout, validation_f1, curve: trained.curve, predictions })
 }
 

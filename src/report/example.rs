@@ -82,7 +82,12 @@ fn predictions(items: &[Item], arm: usize, seed: usize) -> Vec<Prediction> {
             let says = if luck < found { item.label } else { own.random_range(0..classes) };
             let mut probabilities = vec![0.4 / (classes - 1) as f32; classes];
             probabilities[says] = 0.6;
-            Prediction { id: format!("post-{number}"), label: item.label, probabilities }
+            Prediction {
+                id: format!("post-{number}"),
+                label: item.label,
+                probabilities,
+                threshold: None,
+            }
         })
         .collect()
 }
