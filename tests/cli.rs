@@ -202,6 +202,39 @@ fn a_value_of_the_wrong_type_is_named_with_its_line_and_what_was_expected() {
 }
 
 #[test]
+fn what_is_wrong_with_the_data_is_named_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    for (from, to, says) in [
+        ("validation = ", "validatoin = ", "did you mean `validation`?"),
+        ("validation = ", "validation = true #", "expected"),
+    ] {
+        let line = changed(folder.path(), from, to);
+        let message = mistake(folder.path(), &["experiment", "plan.toml"]);
+        assert_says(&message, &[&format!("plan.toml:{line}: "), says]);
+    }
+    for (from, to, says) in [
+        ("test = 2000", "", "`test` is missing, which source = \"world\" needs"),
+        ("test = 2000", "test = 2000\nlimit = 5", "`limit` is no key of source = \"world\""),
+    ] {
+        changed(folder.path(), from, to);
+        let message = mistake(folder.path(), &["experiment", "plan.toml"]);
+        assert_says(&message, &["plan.toml:", says]);
+    }
+}
+
+#[test]
+fn a_value_out_of_its_range_is_named_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = changed(folder.path(), "folds = 3", "folds = 1");
+    let message = mistake(folder.path(), &["experiment", "plan.toml"]);
+    assert_says(&message, &[&format!("plan.toml:{line}: teacher.folds: expected at least 2")]);
+    // On the command line there is no line to name.
+    changed(folder.path(), "folds = 3", "folds = 3");
+    let message = mistake(folder.path(), &["experiment", "plan.toml", "--set", "teacher.folds=1"]);
+    assert_says(&message, &["plan.toml: teacher.folds: expected at least 2"]);
+}
+
+#[test]
 fn a_missing_configuration_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let message = mistake(folder.path(), &["experiment", "none.toml"]);

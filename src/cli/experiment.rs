@@ -63,7 +63,7 @@ impl Run {
     pub fn until(&self, last: Option<Stage>, context: &Context) -> anyhow::Result<()> {
         let config: ExperimentConfig = config::load(&self.config, &self.overrides()?)?;
         if let Some(problem) = config.problem() {
-            return Err(UserError(format!("{}: {problem}", self.config.display())).into());
+            return Err(super::unsound(&self.config, &self.overrides()?, &problem).into());
         }
         let out = self.out.clone().unwrap_or_else(|| super::default_runs().join(&config.name));
         experiment::run(&config, &out, last, context)

@@ -10,13 +10,14 @@ mod sample;
 mod world;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::bundle::{Bundle, BundleError};
+use crate::config;
 use crate::device::DeviceChoice;
 use crate::exit::UserError;
 use crate::progress::Progress;
@@ -174,6 +175,17 @@ fn key_values(arguments: &[String]) -> Result<Vec<(String, String)>, UserError> 
         None => Err(UserError(format!("--set {text}: expected KEY=VALUE, as in chain.rounds=2"))),
     };
     arguments.iter().map(split).collect()
+}
+
+/// What is wrong with a value of a configuration, with the line that it stands in, unless the command
+/// line has changed it.
+fn unsound(path: &Path, overrides: &[(String, String)], problem: &str) -> UserError {
+    let changed = overrides.iter().any(|(key, _)| problem.starts_with(key.as_str()));
+    UserError(if changed {
+        format!("{}: {problem}", path.display())
+    } else {
+        config::placed(path, problem)
+    })
 }
 
 /// Writes results to the standard output. That nobody reads them to their end is no failure.

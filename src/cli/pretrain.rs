@@ -7,7 +7,6 @@ use clap::Args;
 use super::DeviceArgs;
 use crate::config;
 use crate::config::pretrain::PretrainConfig;
-use crate::exit::UserError;
 use crate::pretrain::{self, Part};
 use crate::train::Context;
 
@@ -37,7 +36,9 @@ impl Pretrain {
     pub fn run(&self, context: &Context) -> anyhow::Result<()> {
         let config: PretrainConfig = config::load(&self.config, &super::key_values(&self.set)?)?;
         if let Some(problem) = config.problem() {
-            return Err(UserError(format!("{}: {problem}", self.config.display())).into());
+            return Err(
+                super::unsound(&self.config, &super::key_values(&self.set)?, &problem).into()
+            );
         }
         let wanted = |part: &Part| self.parts.is_empty() || self.parts.contains(part);
         let parts: Vec<Part> = Part::ALL.into_iter().filter(wanted).collect();

@@ -1,5 +1,7 @@
 //! The configuration of an experiment: what a TOML file of `configs/` says, and what it must say.
 
+mod data;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -77,7 +79,7 @@ impl Arm {
 
 /// Where the examples come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "source", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(tag = "source", rename_all = "kebab-case", try_from = "data::Keys")]
 pub enum DataConfig {
     /// The embedded world.
     World {
@@ -94,10 +96,8 @@ pub enum DataConfig {
         folder: PathBuf,
         /// The folder of the real pictures, if there is one. Without it every picture, those of
         /// the test split included, is generated from the sentence.
-        #[serde(default)]
         pictures: Option<PathBuf>,
         /// Use only the first rows of each split.
-        #[serde(default)]
         limit: Option<usize>,
     },
     /// Own data: `train`, `validation` and `test` folders, each with a `metadata.jsonl`.
@@ -105,7 +105,6 @@ pub enum DataConfig {
         /// The folder of the three.
         folder: PathBuf,
         /// Use only the first rows of each split.
-        #[serde(default)]
         limit: Option<usize>,
     },
 }

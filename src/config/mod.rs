@@ -84,6 +84,26 @@ pub fn to_toml<T: Serialize>(config: &T) -> Result<String, ConfigError> {
         .map_err(|error| ConfigError::Unwritable { message: one_line(&error.to_string()) })
 }
 
+/// What is wrong with a value, `section.key: what was expected`, with the file and, where the key
+/// stands in it, the line.
+pub fn placed(path: &Path, problem: &str) -> String {
+    let end = problem.find(|c: char| !(c.is_ascii_alphanumeric() || "_.".contains(c)));
+    let key = &problem[..end.unwrap_or(problem.len())];
+    let line = std::fs::read_to_string(path).ok().and_then(|text| {
+        let table = DeTable::parse(&text).ok()?;
+        let span = span_of(table.get_ref(), key)?;
+        Some(line_of(path, before(&text, Some(span))))
+    });
+    format!("{}: {problem}", line.unwrap_or_else(|| path.display().to_string()))
+}
+
+/// Where the name of a dotted key stands.
+fn span_of(table: &DeTable<'_>, key: &str) -> Option<Range<usize>> {
+    let (first, rest) = key.split_once('.').unwrap_or((key, ""));
+    let (name, value) = table.iter().find(|(name, _)| name.get_ref() == first)?;
+    if rest.is_empty() { Some(name.span()) } else { span_of(value.get_ref().as_table()?, rest) }
+}
+
 fn before(text: &str, span: Option<Range<usize>>) -> &[u8] {
     let end = span.map_or(0, |span| span.start).min(text.len());
     &text.as_bytes()[..end]

@@ -18,6 +18,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle;
+use crate::config::experiment::GeneratorsConfig;
 use crate::config::pretrain::PretrainConfig;
 use crate::device::{DeviceChoice, Job};
 use crate::experiment::folder::{RunFolder, fingerprint};
@@ -168,7 +169,9 @@ impl Job for Pretraining<'_> {
         let out = self.folder.path();
         if Part::ALL.iter().all(|part| out.join(part.file()).exists()) {
             let bundle = crate::bundle::Bundle::folder(out)?;
-            let inputs = fingerprint(&(bundle.hashes(), self.config.seed, &self.config.world));
+            let options = GeneratorsConfig::default();
+            let inputs =
+                fingerprint(&(bundle.hashes(), self.config.seed, &self.config.world, options));
             let (scores, _) = self.folder.stage("pretrain-scores", &inputs, || {
                 let seed = self.config.seed;
                 scores::try_out::<B>(out, &corpus().held_out, seed, self.context, &device)
