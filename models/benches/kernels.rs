@@ -19,6 +19,8 @@ use mi2rage_models::kernels;
 type Plain = Flex;
 type Learning = Autodiff<Flex>;
 
+type Operation<'a, const D: usize> = &'a dyn Fn(&[Tensor<Learning, D>]) -> Tensor<Learning, D>;
+
 fn random<B: Backend, const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
     Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Default::default())
 }
@@ -33,8 +35,7 @@ fn pair<const D: usize>(
 ) {
     let inputs: Vec<Tensor<Learning, D>> =
         shapes.iter().map(|&shape| random(shape).require_grad()).collect();
-    let ways: [(&str, &dyn Fn(&[Tensor<Learning, D>]) -> Tensor<Learning, D>); 2] =
-        [("fast", &fast), ("burn", &burn)];
+    let ways: [(&str, Operation<D>); 2] = [("fast", &fast), ("burn", &burn)];
     let mut group = criterion.benchmark_group(name);
     group.sample_size(10);
     for (way, run) in ways {
@@ -45,7 +46,7 @@ fn pair<const D: usize>(
         group.bench_function(format!("{way}, forward and backward"), |bencher| {
             bencher.iter(|| {
                 let gradients = run(&inputs).sum().backward();
-                inputs.iter().map(|input| input.grad(&gradients).is_some()).all(|some| some)
+                inputs.iter().all(|input| input.grad(&gradients).is_some())
             });
         });
     }

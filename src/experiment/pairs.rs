@@ -28,6 +28,9 @@ pub struct NamedPair {
     pub words: Arc<[String]>,
 }
 
+/// A sentence as the classifier reads it, and its words without the entities.
+type Text = (Arc<EncodedText>, Arc<[String]>);
+
 /// Encodes sentences and loads pictures, each once.
 pub struct Assembler<'a> {
     lab: &'a Lab<'a>,
@@ -82,8 +85,7 @@ impl<'a> Assembler<'a> {
         let setting = self.lab.config.setting;
         let mut named = Vec::new();
         for item in items {
-            let mut texts: BTreeMap<Option<SampleKey>, (Arc<EncodedText>, Arc<[String]>)> =
-                BTreeMap::new();
+            let mut texts: BTreeMap<Option<SampleKey>, Text> = BTreeMap::new();
             let mut pictures: BTreeMap<Option<SampleKey>, Arc<Picture>> = BTreeMap::new();
             for plan::TrainingPair { id, text, picture } in pairs(&item.id, setting, chain) {
                 let generated = match (&text, &picture) {

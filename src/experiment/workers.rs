@@ -55,15 +55,12 @@ pub fn run<J: Send, T: Send, E: Send>(
 /// # Errors
 ///
 /// That of the first job that failed; jobs that have not begun by then do not begin.
-pub fn run_in_turn<J: Copy + PartialEq + Send, E: Send>(
+pub fn run_in_turn<J: Copy + PartialEq + Send + Sync, E: Send>(
     workers: usize,
     jobs: &[J],
     needs: impl Fn(J) -> Vec<J> + Sync,
     work: impl Fn(J) -> Result<(), E> + Sync,
-) -> Result<(), E>
-where
-    J: Sync,
-{
+) -> Result<(), E> {
     struct State<J, E> {
         waiting: Vec<J>,
         running: Vec<J>,
