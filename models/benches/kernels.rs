@@ -108,7 +108,7 @@ fn group_norm(criterion: &mut Criterion) {
 fn attention(criterion: &mut Criterion) {
     for (name, rows, tokens, width, heads) in [
         ("attention 32x64x48, 4 heads", 32, 64, 48, 4),
-        ("attention 1x4096x320, 8 heads", 1, 4096, 320, 8),
+        ("attention 1x1024x640, 8 heads", 1, 1024, 640, 8),
     ] {
         let shape = [rows, tokens, width];
         pair(
