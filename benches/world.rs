@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use burn::backend::{Autodiff, Flex};
-use burn::module::{AutodiffModule, Module};
+use burn::module::Module;
 use burn::train::TrainStep;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mi2rage::bundle::{Bundle, DIFFUSION, TEXT, VISION};
@@ -39,14 +39,15 @@ fn web() -> Vec<WebItem> {
 
 fn diffusion(criterion: &mut Criterion) {
     let (bundle, device) = (Bundle::embedded(), Default::default());
+    // On the autodiff backend from the start, or the weights would get no gradients.
     let init = |config: &DiffusionConfig| {
         let unet = config.unet.init(&device).map_err(|error| error.to_string())?;
         Ok(TextToLatent { text_model: config.text.init(&device), unet })
     };
-    let (config, model) = bundle
-        .model::<Flex, DiffusionConfig, TextToLatent<Flex>>(DIFFUSION, &device, init)
+    let (config, mut model) = bundle
+        .model::<Autodiff<Flex>, DiffusionConfig, TextToLatent<_>>(DIFFUSION, &device, init)
         .expect("the bundled weights fit");
-    let model = TextToLatent::<Autodiff<Flex>>::from_inner(model);
+    model.text_model = model.text_model.no_grad();
     let schedule = Arc::new(config.schedule.init().expect("the bundled schedule is sound"));
     let key = Key::new(1);
     let latents: Vec<Vec<f32>> =

@@ -63,7 +63,7 @@ pub struct Clip {
     pub recipe: Recipe,
 }
 
-/// The latent diffusion model. Its text encoder starts from CLIP's and learns on.
+/// The latent diffusion model. Its text encoder is CLIP's, as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Diffusion {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::backend::Autodiff;
-use burn::module::AutodiffModule;
+use burn::module::Module;
 use burn::tensor::backend::Backend;
-use mi2rage_models::clip::{ClipConfig, ClipTextConfig, ClipTextModel};
+use mi2rage_models::clip::{ClipConfig, ClipTextConfig};
 use mi2rage_models::initialise::Scheme;
 use mi2rage_models::vae::{AutoencoderKl, VaeConfig};
 use mi2rage_models::vit::ViTConfig;
@@ -151,10 +151,13 @@ impl<B: Backend> Trainer<'_, B> {
         let tokenizer = self.read_tokenizer()?;
         let (autoencoder_config, autoencoder) = self
             .earlier(Part::Autoencoder, |config: &VaeConfig| Ok(config.init::<B>(self.device)?))?;
-        let (ClipConfig { text_config: text, .. }, clip) =
-            self.earlier(Part::Clip, |config: &ClipConfig| Ok(config.init::<B>(self.device)))?;
+        let (ClipConfig { text_config: text, .. }, clip) = self
+            .earlier(Part::Clip, |config: &ClipConfig| {
+                Ok(config.init::<Autodiff<B>>(self.device))
+            })?;
         let model = TextToLatent {
-            text_model: ClipTextModel::from_inner(clip.text_model),
+            // As CLIP has made it, as in Stable Diffusion.
+            text_model: clip.text_model.no_grad(),
             unet: self.fresh(part.unet.init(self.device)?, Scheme::FanIn),
         };
         let schedule = Arc::new(part.schedule.init()?);

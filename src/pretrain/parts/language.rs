@@ -5,12 +5,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::backend::Autodiff;
-use burn::module::AutodiffModule;
 use burn::nn::LinearConfig;
 use burn::tensor::backend::Backend;
 use mi2rage_models::bert::BertConfig;
 use mi2rage_models::captioner::CaptionerConfig;
-use mi2rage_models::vit::{ViTConfig, ViTForImageClassification};
+use mi2rage_models::vit::ViTConfig;
 use rand::Rng;
 
 use super::{Part, TRANSFORMER, Trainer, Training};
@@ -62,9 +61,9 @@ impl<B: Backend> Trainer<'_, B> {
         let config = CaptionerConfig { vision: self.config.vision.model.clone(), text };
         let mut model = self.fresh(config.init::<Autodiff<B>>(self.device), TRANSFORMER);
         let (_, scenes) = self.earlier(Part::Vision, |config: &ViTConfig| {
-            Ok(config.init_classifier::<B>(FORMS, self.device))
+            Ok(config.init_classifier::<Autodiff<B>>(FORMS, self.device))
         })?;
-        model.vision_model = ViTForImageClassification::from_inner(scenes).vit;
+        model.vision_model = scenes.vit;
         let task = Captions { model, freeze_vision: part.freeze_vision };
         let longest = config.text.max_position_embeddings;
         let captions = |items: &[Captioned]| -> anyhow::Result<_> {

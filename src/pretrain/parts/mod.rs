@@ -114,8 +114,10 @@ impl<B: Backend> Trainer<'_, B> {
         Ok(Training { scores, curve: Vec::new(), hash })
     }
 
-    /// A file that an earlier part has written, with the configuration in its metadata.
-    fn earlier<C: DeserializeOwned, M: Module<B>>(
+    /// A file that an earlier part has written, with the configuration in its metadata. What is to
+    /// be trained further is read on the autodiff backend: weights that come from a backend without
+    /// gradients stay as they are.
+    fn earlier<A: Backend<Device = B::Device>, C: DeserializeOwned, M: Module<A>>(
         &self,
         part: Part,
         init: impl FnOnce(&C) -> anyhow::Result<M>,

@@ -1,4 +1,4 @@
-//! Latent diffusion with a text encoder trained alongside (Ho et al. 2020; Rombach et al. 2022).
+//! Latent diffusion, conditioned on a text encoder's states (Ho et al. 2020; Rombach et al. 2022).
 
 use std::sync::Arc;
 
