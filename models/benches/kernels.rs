@@ -14,6 +14,7 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use criterion::{Criterion, criterion_group, criterion_main};
 use mi2rage_models::blocks::Stride;
+use mi2rage_models::dropout::Dropout;
 use mi2rage_models::kernels;
 
 type Plain = Flex;
@@ -115,7 +116,16 @@ fn attention(criterion: &mut Criterion) {
             criterion,
             name,
             &[shape, shape, shape],
-            move |x| kernels::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, None),
+            move |x| {
+                kernels::attention(
+                    x[0].clone(),
+                    x[1].clone(),
+                    x[2].clone(),
+                    heads,
+                    None,
+                    &Dropout::new(0.0),
+                )
+            },
             move |x| {
                 let each = width / heads;
                 let split = |x: &Tensor<Learning, 3>| {

@@ -51,20 +51,19 @@ impl Dropout {
     ///
     /// - input and output: `[..., any]`
     pub fn forward<B: Backend, const D: usize>(&self, input: Tensor<B, D>) -> Tensor<B, D> {
+        let (shape, device) = (input.shape(), input.device());
+        let Some(mask) = self.mask::<B>(shape.num_elements(), &device) else { return input };
+        input * Tensor::from_data(TensorData::new(mask, shape), &device)
+    }
+
+    /// The factors of `count` elements; `None` where nothing is dropped.
+    pub(crate) fn mask<B: Backend>(&self, count: usize, device: &B::Device) -> Option<Vec<f32>> {
         // The cast saturates, so that NaN and negative values mean "no dropout".
         let dropped = (self.prob * 65536.0).round().min(65536.0) as u32;
-        let device = input.device();
-        if dropped == 0 || !B::ad_enabled(&device) {
-            return input;
+        if dropped == 0 || !B::ad_enabled(device) {
+            return None;
         }
-        let shape = input.shape();
-        let count = shape.num_elements();
-        let Some(mask) = SOURCE
-            .with_borrow_mut(|source| source.as_mut().map(|rng| draw_mask(rng, count, dropped)))
-        else {
-            return input;
-        };
-        input * Tensor::from_data(TensorData::new(mask, shape), &device)
+        SOURCE.with_borrow_mut(|source| source.as_mut().map(|rng| draw_mask(rng, count, dropped)))
     }
 }
 

@@ -7,13 +7,15 @@
 //! and none of them depends on what is masked.
 
 use burn::module::{Initializer, Module, Param};
-use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Bool, Int, Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
 use crate::bert::{Bert, BertConfig};
 use crate::dropout::Dropout;
-use crate::layers::{Activation, ConfigError, attend, dense, merge_heads, split_heads};
+use crate::kernels::{attention, linear};
+use crate::layer_norm::LayerNorm;
+use crate::layers::{Activation, ConfigError};
 use crate::vit::{ViTConfig, Vit};
 
 /// Head and tail.
@@ -97,9 +99,7 @@ impl FusionConfig {
             key: linear(self.vision.hidden_size, size),
             value: linear(self.vision.hidden_size, size),
             output: linear(size, size),
-            layer_norm: LayerNormConfig::new(size)
-                .with_epsilon(self.text.layer_norm_eps)
-                .init(device),
+            layer_norm: LayerNorm::new(size, self.text.layer_norm_eps, device),
             dense: linear(MARKERS * (text + size), size),
             activation: self.fusion_act,
             classifier: linear(size, self.num_labels),
@@ -237,22 +237,21 @@ impl<B: Backend> FusionHead<B> {
         let features = Tensor::cat(vec![markers, attended], 2); // [batch, 2, text + fusion]
         let [_, _, width] = features.dims();
         let features = features.reshape([batch, MARKERS * width]);
-        let hidden = self.dense.forward(self.dropout.forward(features));
+        let hidden = linear(&self.dense, self.dropout.forward(features));
         let hidden = self.activation.forward(hidden);
-        self.classifier.forward(self.dropout.forward(hidden))
+        linear(&self.classifier, self.dropout.forward(hidden))
     }
 
     fn attend(&self, markers: Tensor<B, 3>, patches: Tensor<B, 3>) -> Tensor<B, 3> {
-        let heads = |layer, x| split_heads(dense(layer, x), self.heads);
-        let attended = attend(
-            heads(&self.query, markers),
-            heads(&self.key, patches.clone()),
-            heads(&self.value, patches),
+        let attended = attention(
+            linear(&self.query, markers),
+            linear(&self.key, patches.clone()),
+            linear(&self.value, patches),
+            self.heads,
             None,
             &self.dropout,
         );
-        let output = dense(&self.output, merge_heads(attended));
-        self.layer_norm.forward(output)
+        self.layer_norm.forward(linear(&self.output, attended))
     }
 }
 

@@ -1,13 +1,9 @@
-//! What the transformers share: activations, masks, attention.
+//! What the transformers share: activations, masks, positions.
 
-use burn::nn::Linear;
-use burn::tensor::{
-    Bool, DType, Int, Tensor, activation, backend::Backend, module::attention,
-    ops::AttentionModuleOptions,
-};
+use burn::tensor::{Bool, Int, Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
-use crate::dropout::Dropout;
+use crate::kernels::activate;
 
 /// A configuration that describes no model.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -102,19 +98,7 @@ impl Activation {
 
     /// Applies the function to each element.
     pub fn forward<B: Backend, const D: usize>(self, x: Tensor<B, D>) -> Tensor<B, D> {
-        match self {
-            Self::Gelu => activation::gelu(x),
-            Self::GeluNew => {
-                // 0.5 x (1 + tanh u) = x σ(2u), u = √(2/π) (x + 0.044715 x³); burn's own takes the
-                // cube by a general power, which is several times slower.
-                let double_u = (x.clone() * x.clone() * 0.044715 + 1.0) * x.clone();
-                let double_u = double_u * (2.0 * (2.0 / std::f64::consts::PI).sqrt());
-                x * activation::sigmoid(double_u)
-            }
-            Self::QuickGelu => x.clone() * activation::sigmoid(x * 1.702),
-            Self::Relu => activation::relu(x),
-            Self::Silu => activation::silu(x),
-        }
+        activate(self, x)
     }
 }
 
@@ -144,23 +128,17 @@ const MASKED: f64 = -1e4;
 /// The additive mask that hides padding and, if `causal`, from each query the keys after it; the
 /// last query stands at the last key. `None` where nothing would be hidden.
 ///
-/// It is spelled out over batch and heads: burn-flex 0.21 adds a tensor of full size twenty times
-/// as fast as one that it has to broadcast, and every layer adds it.
-///
 /// # Shapes
 ///
 /// - `visible`: `[batch, keys]`, true where a key may be attended to; `None`: everywhere
-/// - output: `[batch, heads, queries, keys]`, for [`attend`]
+/// - output: `[1 or batch, 1 or queries, keys]`, for [`crate::kernels::attention`]
 pub fn attention_bias<B: Backend>(
     visible: Option<Tensor<B, 2, Bool>>,
     causal: bool,
-    [batch, heads, queries, keys]: [usize; 4],
+    [queries, keys]: [usize; 2],
     device: &B::Device,
-) -> Option<Tensor<B, 4>> {
-    let padding = visible.map(|visible| {
-        let hidden = visible.bool_not().reshape([batch, 1, 1, keys]);
-        hidden.repeat_dim(2, queries)
-    });
+) -> Option<Tensor<B, 3>> {
+    let padding = visible.map(|visible| visible.bool_not().unsqueeze_dim::<3>(1));
     let future = (causal && queries > 1).then(|| {
         let past = keys as i64 - queries as i64;
         let query = Tensor::<B, 1, Int>::arange(past..keys as i64, device);
@@ -169,84 +147,16 @@ pub fn attention_bias<B: Backend>(
             .reshape([queries, 1])
             .repeat_dim(1, keys)
             .lower(key.reshape([1, keys]).repeat_dim(0, queries));
-        hidden.reshape([1, 1, queries, keys]).repeat_dim(0, batch)
+        hidden.unsqueeze::<3>()
     });
     let hidden = match (padding, future) {
-        (Some(padding), Some(future)) => padding.bool_or(future),
+        (Some(padding), Some(future)) => {
+            let [batch, ..] = padding.dims();
+            padding.repeat_dim(1, queries).bool_or(future.repeat_dim(0, batch))
+        }
         (one, other) => one.or(other)?,
     };
-    Some((hidden.float() * MASKED).repeat_dim(1, heads))
-}
-
-/// Splits the last axis into heads.
-///
-/// # Shapes
-///
-/// - input: `[batch, n, heads * d]`
-/// - output: `[batch, heads, n, d]`
-pub fn split_heads<B: Backend>(x: Tensor<B, 3>, heads: usize) -> Tensor<B, 4> {
-    let [batch, n, width] = x.dims();
-    x.reshape([batch, n, heads, width / heads]).swap_dims(1, 2)
-}
-
-/// Undoes [`split_heads`].
-pub fn merge_heads<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 3> {
-    let [batch, heads, n, d] = x.dims();
-    x.swap_dims(1, 2).reshape([batch, n, heads * d])
-}
-
-/// Number of scores a head up to which separate operations are used instead of the backend's
-/// attention kernel: in burn-flex 0.21 they are one and a half to two times as fast at 32 by 32,
-/// and as fast at 128 by 128, from where on the kernel saves memory.
-const SEPARATE_LIMIT: usize = 128 * 128;
-
-/// Scaled dot-product attention, softmax(q kᵗ / √d + bias) v, with dropout on the softmax.
-///
-/// The softmax is taken in 32 bits whatever the tensors' type.
-///
-/// # Shapes
-///
-/// - `query`: `[batch, heads, queries, d]`; `key`, `value`: `[batch, heads, keys, d]`
-/// - `bias`: `[batch, heads, queries, keys]`, added to the scores; see [`attention_bias`]
-/// - output: `[batch, heads, queries, d]`
-pub fn attend<B: Backend>(
-    query: Tensor<B, 4>,
-    key: Tensor<B, 4>,
-    value: Tensor<B, 4>,
-    bias: Option<Tensor<B, 4>>,
-    dropout: &Dropout,
-) -> Tensor<B, 4> {
-    let dtype = query.dtype();
-    let [_, _, queries, d] = query.dims();
-    let [_, _, keys, _] = key.dims();
-    if queries * keys > SEPARATE_LIMIT && dtype == DType::F32 && !B::ad_enabled(&query.device()) {
-        // The backend's own kernel; it has no dropout and no backward pass.
-        let options = AttentionModuleOptions::default();
-        return attention(query, key, value, None, bias, options);
-    }
-    let scale = 1.0 / (d as f64).sqrt();
-    // The scale comes after the product: the heads of `query` do not lie side by side in memory,
-    // and burn-flex multiplies such a tensor several times slower.
-    let scores = query.matmul(key.swap_dims(2, 3)) * scale; // [batch, heads, queries, keys]
-    let scores = match bias {
-        Some(bias) => scores + bias,
-        None => scores,
-    };
-    let weights = if dtype == DType::F32 {
-        activation::softmax(scores, 3)
-    } else {
-        activation::softmax(scores.cast(DType::F32), 3).cast(dtype)
-    };
-    dropout.forward(weights).matmul(value)
-}
-
-/// A linear layer over `[batch, n, d]` as one matrix product over `[batch * n, d]`, which makes its
-/// weight gradient one product too instead of one per batch row.
-pub fn dense<B: Backend>(layer: &Linear<B>, x: Tensor<B, 3>) -> Tensor<B, 3> {
-    let [batch, n, d] = x.dims();
-    let y = layer.forward(x.reshape([batch * n, d]));
-    let [_, d] = y.dims();
-    y.reshape([batch, n, d])
+    Some(hidden.float() * MASKED)
 }
 
 /// Adds `table` to each batch row, as position embeddings are.
@@ -267,7 +177,7 @@ pub fn add_to_each<B: Backend>(x: Tensor<B, 3>, table: Tensor<B, 2>) -> Tensor<B
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::backend::{Autodiff, Flex};
+    use burn::backend::Flex;
 
     #[test]
     fn an_activation_is_read_by_its_name_and_an_unknown_name_is_refused() {
@@ -306,53 +216,15 @@ mod tests {
         let device = Default::default();
         let visible = Tensor::<Flex, 2, Bool>::from_data([[false, true, true, true]], &device);
         for (causal, expected) in [
-            (false, [true, false, false, false, true, false, false, false]),
-            (true, [true, false, false, true, true, false, false, false]),
+            (false, vec![true, false, false, false]),
+            (true, vec![true, false, false, true, true, false, false, false]),
         ] {
-            let bias = attention_bias(Some(visible.clone()), causal, [1, 1, 2, 4], &device);
+            let bias = attention_bias(Some(visible.clone()), causal, [2, 4], &device);
             let bias: Vec<f32> = bias.unwrap().into_data().to_vec().unwrap();
             let hidden: Vec<bool> = bias.iter().map(|&b| b != 0.0).collect();
             assert_eq!(hidden, expected);
         }
-        assert!(attention_bias::<Flex>(None, true, [3, 2, 1, 4], &device).is_none());
-        assert!(attention_bias::<Flex>(None, false, [3, 2, 4, 4], &device).is_none());
-    }
-
-    #[test]
-    fn the_kernel_of_inference_equals_the_operations_of_training() {
-        const QUERIES: usize = 130;
-        const KEYS: usize = 140;
-        fn run<B: Backend>() -> Vec<f32> {
-            let device = B::Device::default();
-            let tensor = |phase: f64, shape: [usize; 4]| {
-                let count: usize = shape.iter().product();
-                Tensor::<B, 1, Int>::arange(0..count as i64, &device)
-                    .float()
-                    .add_scalar(phase)
-                    .sin()
-                    .reshape(shape)
-            };
-            let visible = Tensor::<B, 1, Int>::arange(0..KEYS as i64, &device)
-                .lower_elem(100)
-                .reshape([1, KEYS])
-                .repeat_dim(0, 2);
-            let shape = [2, 2, QUERIES, KEYS];
-            let bias = attention_bias(Some(visible), true, shape, &device);
-            attend(
-                tensor(0.1, [2, 2, QUERIES, 4]),
-                tensor(0.7, [2, 2, KEYS, 4]),
-                tensor(1.9, [2, 2, KEYS, 4]),
-                bias,
-                &Dropout::new(0.0),
-            )
-            .into_data()
-            .to_vec()
-            .unwrap()
-        }
-        let (plain, train) = (run::<Flex>(), run::<Autodiff<Flex>>());
-        assert!(QUERIES * KEYS > SEPARATE_LIMIT && plain.len() == train.len());
-        for (p, t) in plain.iter().zip(&train) {
-            assert!((p - t).abs() < 1e-5, "{p} and {t}");
-        }
+        assert!(attention_bias::<Flex>(None, true, [1, 4], &device).is_none());
+        assert!(attention_bias::<Flex>(None, false, [4, 4], &device).is_none());
     }
 }

@@ -13,6 +13,7 @@ pub mod dropout;
 pub mod fusion;
 pub mod initialise;
 pub mod kernels;
+pub mod layer_norm;
 pub mod layers;
 pub mod loss;
 pub mod patches;

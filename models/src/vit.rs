@@ -4,14 +4,14 @@
 //! published checkpoints of transformers' `ViTModel`.
 
 use burn::module::{Initializer, Module, Param};
-use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
 use crate::dropout::Dropout;
-use crate::layers::{
-    Activation, ConfigError, add_to_each, attend, dense, merge_heads, split_heads,
-};
+use crate::kernels::{attention, linear, linear_activated};
+use crate::layer_norm::LayerNorm;
+use crate::layers::{Activation, ConfigError, add_to_each};
 use crate::patches::{embed_patches, positions_for};
 
 /// The keys of transformers' `config.json` that describe the model. What is not given is as in
@@ -123,7 +123,7 @@ impl ViTConfig {
             encoder: ViTEncoder {
                 layer: (0..self.num_hidden_layers).map(|_| self.init_layer(device)).collect(),
             },
-            layernorm: self.norm().init(device),
+            layernorm: self.norm(device),
             pooler: self
                 .add_pooling_layer
                 .then(|| ViTPooler { dense: LinearConfig::new(width, width).init(device) }),
@@ -168,13 +168,13 @@ impl ViTConfig {
                 dense: linear(self.intermediate_size, width),
                 dropout: Dropout::new(self.hidden_dropout_prob),
             },
-            layernorm_before: self.norm().init(device),
-            layernorm_after: self.norm().init(device),
+            layernorm_before: self.norm(device),
+            layernorm_after: self.norm(device),
         }
     }
 
-    fn norm(&self) -> LayerNormConfig {
-        LayerNormConfig::new(self.hidden_size).with_epsilon(self.layer_norm_eps)
+    fn norm<B: Backend>(&self, device: &B::Device) -> LayerNorm<B> {
+        LayerNorm::new(self.hidden_size, self.layer_norm_eps, device)
     }
 }
 
@@ -264,7 +264,7 @@ pub struct ViTOutput<B: Backend> {
 
 impl<B: Backend> ViTOutput<B> {
     fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        self.dropout.forward(dense(&self.dense, x))
+        self.dropout.forward(linear(&self.dense, x))
     }
 }
 
@@ -279,16 +279,16 @@ pub struct ViTAttention<B: Backend> {
 
 impl<B: Backend> ViTAttention<B> {
     fn forward(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
-        let attention = &self.attention;
-        let project = |layer| split_heads(dense(layer, hidden.clone()), attention.heads);
-        let attended = attend(
-            project(&attention.query),
-            project(&attention.key),
-            project(&attention.value),
+        let own = &self.attention;
+        let attended = attention(
+            linear(&own.query, hidden.clone()),
+            linear(&own.key, hidden.clone()),
+            linear(&own.value, hidden),
+            own.heads,
             None,
-            &attention.dropout,
+            &own.dropout,
         );
-        self.output.forward(merge_heads(attended))
+        self.output.forward(attended)
     }
 }
 
@@ -322,8 +322,8 @@ impl<B: Backend> ViTLayer<B> {
         let normed = self.layernorm_before.forward(hidden.clone());
         let hidden = self.attention.forward(normed) + hidden;
         let normed = self.layernorm_after.forward(hidden.clone());
-        let wide = dense(&self.intermediate.dense, normed);
-        let wide = self.intermediate.activation.forward(wide);
+        let ViTIntermediate { dense, activation } = &self.intermediate;
+        let wide = linear_activated(dense, *activation, normed);
         self.output.forward(wide) + hidden
     }
 }

@@ -122,7 +122,7 @@ fn clip_layers<B: Backend>(
     name: &str,
     encoder: &ClipEncoder<B>,
     mut hidden: Tensor<B, 3>,
-    bias: Option<Tensor<B, 4>>,
+    bias: Option<Tensor<B, 3>>,
 ) {
     reference.assert_output(&format!("{name}.hidden.0"), hidden.clone());
     for (index, layer) in encoder.layers.iter().enumerate() {
@@ -137,9 +137,8 @@ fn clip_text_layers<B: Backend>(
     mask: Option<Tensor<B, 2, Bool>>,
 ) {
     let ids = reference.ids("input_ids");
-    let [batch, n] = Tensor::dims(&ids);
-    let shape = [batch, model.heads, n, n];
-    let bias = attention_bias(mask, true, shape, &Default::default());
+    let [_, n] = Tensor::dims(&ids);
+    let bias = attention_bias(mask, true, [n, n], &Default::default());
     let embedded = model.embeddings.forward(Tensor::clone(&ids));
     clip_layers(reference, "text", &model.encoder, embedded, bias);
 }

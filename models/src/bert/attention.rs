@@ -1,15 +1,16 @@
 //! Self-attention and cross-attention.
 
 use burn::module::Module;
-use burn::nn::{LayerNorm, Linear};
+use burn::nn::Linear;
 use burn::tensor::{Tensor, backend::Backend};
 
 use super::cache::LayerCache;
 use crate::dropout::Dropout;
-use crate::layers::{attend, dense, merge_heads, split_heads};
+use crate::kernels::{attention, linear};
+use crate::layer_norm::LayerNorm;
 
-/// Keys and values, each `[batch, heads, n, d]`.
-pub(super) type KeyValue<B> = (Tensor<B, 4>, Tensor<B, 4>);
+/// Keys and values, each `[batch, n, hidden]`.
+pub(super) type KeyValue<B> = (Tensor<B, 3>, Tensor<B, 3>);
 
 /// Multi-head attention from `hidden` to itself, or to encoder states.
 #[derive(Module, Debug)]
@@ -30,22 +31,19 @@ impl<B: Backend> BertSelfAttention<B> {
     /// # Shapes
     ///
     /// - `source`: `[batch, m, width]`
-    /// - output: `[batch, heads, m, d]` twice
+    /// - output: `[batch, m, hidden]` twice
     fn key_value(&self, source: Tensor<B, 3>) -> KeyValue<B> {
-        (
-            split_heads(dense(&self.key, source.clone()), self.heads),
-            split_heads(dense(&self.value, source), self.heads),
-        )
+        (linear(&self.key, source.clone()), linear(&self.value, source))
     }
 
     fn attend(
         &self,
         hidden: Tensor<B, 3>,
         (key, value): KeyValue<B>,
-        bias: Option<Tensor<B, 4>>,
+        bias: Option<Tensor<B, 3>>,
     ) -> Tensor<B, 3> {
-        let query = split_heads(dense(&self.query, hidden), self.heads);
-        merge_heads(attend(query, key, value, bias, &self.dropout))
+        let query = linear(&self.query, hidden);
+        attention(query, key, value, self.heads, bias, &self.dropout)
     }
 }
 
@@ -74,7 +72,7 @@ impl<B: Backend> BertAttention<B> {
     pub(super) fn forward(
         &self,
         hidden: Tensor<B, 3>,
-        bias: Option<Tensor<B, 4>>,
+        bias: Option<Tensor<B, 3>>,
         cache: Option<&mut LayerCache<B>>,
     ) -> Tensor<B, 3> {
         let new = self.self_attn.key_value(hidden.clone());
@@ -90,13 +88,13 @@ impl<B: Backend> BertAttention<B> {
     ///
     /// # Shapes
     ///
-    /// - `bias`: `[batch, heads, n, m]`, see [`crate::layers::attention_bias`]
+    /// - `bias`: `[1 or batch, 1 or n, m]`, see [`crate::layers::attention_bias`]
     /// - output: `[batch, n, hidden]`
     pub(super) fn cross(
         &self,
         hidden: Tensor<B, 3>,
         states: &Tensor<B, 3>,
-        bias: Option<Tensor<B, 4>>,
+        bias: Option<Tensor<B, 3>>,
         cache: Option<&mut LayerCache<B>>,
     ) -> Tensor<B, 3> {
         let project = || self.self_attn.key_value(states.clone());
@@ -111,11 +109,11 @@ impl<B: Backend> BertAttention<B> {
         &self,
         hidden: Tensor<B, 3>,
         key_value: KeyValue<B>,
-        bias: Option<Tensor<B, 4>>,
+        bias: Option<Tensor<B, 3>>,
     ) -> Tensor<B, 3> {
         let attended = self.self_attn.attend(hidden.clone(), key_value, bias);
         let output = &self.output;
-        let projected = output.dropout.forward(dense(&output.dense, attended));
+        let projected = output.dropout.forward(linear(&output.dense, attended));
         output.layer_norm.forward(projected + hidden)
     }
 }

@@ -16,7 +16,7 @@ impl<B: Backend> LayerCache<B> {
     pub(super) fn extend(&mut self, (key, value): KeyValue<B>) -> KeyValue<B> {
         let all = match self.own.take() {
             Some((keys, values)) => {
-                (Tensor::cat(vec![keys, key], 2), Tensor::cat(vec![values, value], 2))
+                (Tensor::cat(vec![keys, key], 1), Tensor::cat(vec![values, value], 1))
             }
             None => (key, value),
         };
@@ -25,20 +25,8 @@ impl<B: Backend> LayerCache<B> {
 
     /// The keys and values of the encoder states, which `project` computes the first time.
     pub(super) fn cross_or(&mut self, project: impl FnOnce() -> KeyValue<B>) -> KeyValue<B> {
-        let in_order = || {
-            let (key, value) = project();
-            (in_memory_order(key), in_memory_order(value))
-        };
-        self.cross.get_or_insert_with(in_order).clone()
+        self.cross.get_or_insert_with(project).clone()
     }
-}
-
-/// A copy whose elements lie as they are indexed. Split heads are a view, which burn-flex would
-/// otherwise copy element by element in every step that attends to it.
-fn in_memory_order<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 4> {
-    let [batch, ..] = x.dims();
-    let rows = Tensor::arange(0..batch as i64, &x.device());
-    x.select(0, rows)
 }
 
 /// Keys and values of every layer: of the tokens decoded so far, and of the encoder states.

@@ -1,6 +1,6 @@
 //! Sizes and options of a BERT.
 
-use burn::nn::{EmbeddingConfig, LayerNormConfig, LinearConfig};
+use burn::nn::{EmbeddingConfig, LinearConfig};
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,7 @@ use super::{
     BertPooler, BertSelfAttention, BertSelfOutput,
 };
 use crate::dropout::Dropout;
+use crate::layer_norm::LayerNorm;
 use crate::layers::{Activation, ConfigError};
 
 /// The keys of transformers' `config.json` that describe the model. What is not given is as in
@@ -102,7 +103,6 @@ impl BertConfig {
 
     /// The model, with weights as burn draws them; see [`crate::initialise`] for keyed ones.
     pub fn init<B: Backend>(&self, device: &B::Device) -> Bert<B> {
-        let norm = LayerNormConfig::new(self.hidden_size).with_epsilon(self.layer_norm_eps);
         let embedding = |count| EmbeddingConfig::new(count, self.hidden_size).init(device);
         Bert {
             embeddings: BertEmbeddings {
@@ -110,13 +110,11 @@ impl BertConfig {
                 position_embeddings: embedding(self.max_position_embeddings),
                 token_type_embeddings: (self.type_vocab_size > 0)
                     .then(|| embedding(self.type_vocab_size)),
-                layer_norm: norm.init(device),
+                layer_norm: self.norm(device),
                 dropout: Dropout::new(self.hidden_dropout_prob),
             },
             encoder: BertEncoder {
-                layer: (0..self.num_hidden_layers)
-                    .map(|_| self.init_layer(&norm, device))
-                    .collect(),
+                layer: (0..self.num_hidden_layers).map(|_| self.init_layer(device)).collect(),
             },
             pooler: self.add_pooling_layer.then(|| BertPooler {
                 dense: LinearConfig::new(self.hidden_size, self.hidden_size).init(device),
@@ -150,20 +148,20 @@ impl BertConfig {
         }
     }
 
-    fn init_layer<B: Backend>(&self, norm: &LayerNormConfig, device: &B::Device) -> BertLayer<B> {
+    fn init_layer<B: Backend>(&self, device: &B::Device) -> BertLayer<B> {
         let linear = |from, to| LinearConfig::new(from, to).init(device);
         BertLayer {
-            attention: self.init_attention(self.hidden_size, norm, device),
+            attention: self.init_attention(self.hidden_size, device),
             crossattention: self
                 .add_cross_attention
-                .then(|| self.init_attention(self.encoder_width(), norm, device)),
+                .then(|| self.init_attention(self.encoder_width(), device)),
             intermediate: BertIntermediate {
                 dense: linear(self.hidden_size, self.intermediate_size),
                 activation: self.hidden_act,
             },
             output: BertOutput {
                 dense: linear(self.intermediate_size, self.hidden_size),
-                layer_norm: norm.init(device),
+                layer_norm: self.norm(device),
                 dropout: Dropout::new(self.hidden_dropout_prob),
             },
         }
@@ -172,7 +170,6 @@ impl BertConfig {
     fn init_attention<B: Backend>(
         &self,
         source_width: usize,
-        norm: &LayerNormConfig,
         device: &B::Device,
     ) -> BertAttention<B> {
         let linear = |from| LinearConfig::new(from, self.hidden_size).init(device);
@@ -186,10 +183,14 @@ impl BertConfig {
             },
             output: BertSelfOutput {
                 dense: linear(self.hidden_size),
-                layer_norm: norm.init(device),
+                layer_norm: self.norm(device),
                 dropout: Dropout::new(self.hidden_dropout_prob),
             },
         }
+    }
+
+    fn norm<B: Backend>(&self, device: &B::Device) -> LayerNorm<B> {
+        LayerNorm::new(self.hidden_size, self.layer_norm_eps, device)
     }
 
     fn encoder_width(&self) -> usize {

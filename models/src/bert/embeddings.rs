@@ -1,10 +1,11 @@
 //! From token ids to the first states.
 
 use burn::module::Module;
-use burn::nn::{Embedding, LayerNorm};
+use burn::nn::Embedding;
 use burn::tensor::{Int, Tensor, backend::Backend};
 
 use crate::dropout::Dropout;
+use crate::layer_norm::LayerNorm;
 use crate::layers::add_to_each;
 
 /// Sum of the embeddings of word, position and segment, normalised.

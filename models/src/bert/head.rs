@@ -1,11 +1,13 @@
 //! Language-model heads.
 
 use burn::module::{Initializer, Module, Param};
-use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::{Bool, Int, Tensor, backend::Backend};
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::{Bool, DType, Int, Tensor, backend::Backend};
 
 use super::{Bert, BertCache, BertConfig, EncoderStates};
 use crate::dropout::Dropout;
+use crate::kernels::linear;
+use crate::layer_norm::LayerNorm;
 use crate::layers::Activation;
 
 /// Dense layer, activation and norm before the decoder.
@@ -33,12 +35,13 @@ impl<B: Backend> BertLmHead<B> {
     ///
     /// - `states`: `[rows, hidden]`
     /// - `word_embeddings`: `[vocab_size, hidden]`
-    /// - output: `[rows, vocab_size]`
+    /// - output: `[rows, vocab_size]`, in 32 bits
     pub fn forward(&self, states: Tensor<B, 2>, word_embeddings: Tensor<B, 2>) -> Tensor<B, 2> {
         let transform = &self.transform;
-        let states = transform.activation.forward(transform.dense.forward(states));
+        let states = transform.activation.forward(linear(&transform.dense, states));
         let states = transform.layer_norm.forward(states);
-        states.matmul(word_embeddings.transpose()) + self.bias.val().unsqueeze::<2>()
+        let logits = states.matmul(word_embeddings.transpose()) + self.bias.val().unsqueeze::<2>();
+        logits.cast(DType::F32)
     }
 }
 
@@ -57,9 +60,7 @@ impl<B: Backend> BertLmHeads<B> {
                 transform: BertTransform {
                     dense: LinearConfig::new(width, width).init(device),
                     activation: config.hidden_act,
-                    layer_norm: LayerNormConfig::new(width)
-                        .with_epsilon(config.layer_norm_eps)
-                        .init(device),
+                    layer_norm: LayerNorm::new(width, config.layer_norm_eps, device),
                 },
                 bias: Initializer::Zeros.init([config.vocab_size], device),
             },

@@ -1,12 +1,14 @@
 //! One layer: attention, cross-attention in a decoder, feed-forward.
 
 use burn::module::Module;
-use burn::nn::{LayerNorm, Linear};
+use burn::nn::Linear;
 use burn::tensor::{Tensor, backend::Backend};
 
 use super::attention::BertAttention;
 use super::cache::LayerCache;
 use crate::dropout::Dropout;
+use crate::kernels::{linear, linear_activated};
+use crate::layer_norm::LayerNorm;
 use crate::layers::Activation;
 
 /// The wide half of the feed-forward part.
@@ -47,9 +49,9 @@ impl<B: Backend> BertLayer<B> {
     pub(super) fn forward(
         &self,
         hidden: Tensor<B, 3>,
-        bias: Option<Tensor<B, 4>>,
+        bias: Option<Tensor<B, 3>>,
         encoder: Option<&Tensor<B, 3>>,
-        cross_bias: Option<Tensor<B, 4>>,
+        cross_bias: Option<Tensor<B, 3>>,
         mut cache: Option<&mut LayerCache<B>>,
     ) -> Tensor<B, 3> {
         let mut hidden = self.attention.forward(hidden, bias, cache.as_deref_mut());
@@ -60,13 +62,9 @@ impl<B: Backend> BertLayer<B> {
     }
 
     fn feed_forward(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
-        let [batch, n, width] = hidden.dims();
-        let residual = hidden.reshape([batch * n, width]);
-        let wide = self.intermediate.dense.forward(residual.clone());
-        let wide = self.intermediate.activation.forward(wide);
-        let narrow = self.output.dense.forward(wide);
-        let narrow = self.output.dropout.forward(narrow);
-        let sum = self.output.layer_norm.forward(narrow + residual);
-        sum.reshape([batch, n, width])
+        let BertIntermediate { dense, activation } = &self.intermediate;
+        let wide = linear_activated(dense, *activation, hidden.clone());
+        let narrow = self.output.dropout.forward(linear(&self.output.dense, wide));
+        self.output.layer_norm.forward(narrow + hidden)
     }
 }

@@ -136,14 +136,13 @@ impl<B: Backend> Bert<B> {
         encoder: Option<&EncoderStates<B>>,
         mut cache: Option<&mut BertCache<B>>,
     ) -> Tensor<B, 3> {
-        let [batch, n] = input_ids.dims();
+        let [_, n] = input_ids.dims();
         let past = cache.as_ref().map_or(0, |cache| cache.len());
         let device = input_ids.device();
-        let shape = |keys| [batch, self.heads, n, keys];
-        let bias = attention_bias(attention_mask, self.is_decoder, shape(past + n), &device);
+        let bias = attention_bias(attention_mask, self.is_decoder, [n, past + n], &device);
         let cross_bias = encoder.and_then(|encoder| encoder.mask.clone()).and_then(|mask| {
             let [_, keys] = mask.dims();
-            attention_bias(Some(mask), false, shape(keys), &device)
+            attention_bias(Some(mask), false, [n, keys], &device)
         });
         let encoder = encoder.map(|encoder| &encoder.hidden);
 

@@ -1,11 +1,13 @@
 //! The layers that both encoders of CLIP are made of.
 
 use burn::module::Module;
-use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Tensor, backend::Backend};
 
 use crate::dropout::Dropout;
-use crate::layers::{Activation, attend, dense, merge_heads, split_heads};
+use crate::kernels::{attention, linear, linear_activated};
+use crate::layer_norm::LayerNorm;
+use crate::layers::Activation;
 
 /// The sizes of a layer.
 pub(super) struct LayerSizes {
@@ -18,8 +20,8 @@ pub(super) struct LayerSizes {
 }
 
 impl LayerSizes {
-    pub(super) fn norm(&self) -> LayerNormConfig {
-        LayerNormConfig::new(self.width).with_epsilon(self.epsilon)
+    pub(super) fn norm<B: Backend>(&self, device: &B::Device) -> LayerNorm<B> {
+        LayerNorm::new(self.width, self.epsilon, device)
     }
 
     fn init<B: Backend>(&self, device: &B::Device) -> ClipEncoderLayer<B> {
@@ -34,13 +36,13 @@ impl LayerSizes {
                 dropout: Dropout::new(self.dropout),
                 heads: self.heads,
             },
-            layer_norm1: self.norm().init(device),
+            layer_norm1: self.norm(device),
             mlp: ClipMlp {
                 fc1: linear(width, self.intermediate),
                 fc2: linear(self.intermediate, width),
                 activation: self.activation,
             },
-            layer_norm2: self.norm().init(device),
+            layer_norm2: self.norm(device),
         }
     }
 }
@@ -63,16 +65,16 @@ pub struct ClipAttention<B: Backend> {
 }
 
 impl<B: Backend> ClipAttention<B> {
-    fn forward(&self, hidden: Tensor<B, 3>, bias: Option<Tensor<B, 4>>) -> Tensor<B, 3> {
-        let project = |layer| split_heads(dense(layer, hidden.clone()), self.heads);
-        let attended = attend(
-            project(&self.q_proj),
-            project(&self.k_proj),
-            project(&self.v_proj),
+    fn forward(&self, hidden: Tensor<B, 3>, bias: Option<Tensor<B, 3>>) -> Tensor<B, 3> {
+        let attended = attention(
+            linear(&self.q_proj, hidden.clone()),
+            linear(&self.k_proj, hidden.clone()),
+            linear(&self.v_proj, hidden),
+            self.heads,
             bias,
             &self.dropout,
         );
-        dense(&self.out_proj, merge_heads(attended))
+        linear(&self.out_proj, attended)
     }
 }
 
@@ -89,7 +91,7 @@ pub struct ClipMlp<B: Backend> {
 
 impl<B: Backend> ClipMlp<B> {
     fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        dense(&self.fc2, self.activation.forward(dense(&self.fc1, x)))
+        linear(&self.fc2, linear_activated(&self.fc1, self.activation, x))
     }
 }
 
@@ -110,8 +112,8 @@ impl<B: Backend> ClipEncoderLayer<B> {
     /// # Shapes
     ///
     /// - `hidden` and output: `[batch, n, hidden]`
-    /// - `bias`: `[batch, heads, n, n]`, see [`crate::layers::attention_bias`]
-    pub fn forward(&self, hidden: Tensor<B, 3>, bias: Option<Tensor<B, 4>>) -> Tensor<B, 3> {
+    /// - `bias`: `[1 or batch, 1 or n, n]`, see [`crate::layers::attention_bias`]
+    pub fn forward(&self, hidden: Tensor<B, 3>, bias: Option<Tensor<B, 3>>) -> Tensor<B, 3> {
         let normed = self.layer_norm1.forward(hidden.clone());
         let hidden = self.self_attn.forward(normed, bias) + hidden;
         let normed = self.layer_norm2.forward(hidden.clone());
@@ -134,8 +136,8 @@ impl<B: Backend> ClipEncoder<B> {
     /// # Shapes
     ///
     /// - `hidden` and output: `[batch, n, hidden]`
-    /// - `bias`: `[batch, heads, n, n]`, see [`crate::layers::attention_bias`]
-    pub fn forward(&self, mut hidden: Tensor<B, 3>, bias: Option<Tensor<B, 4>>) -> Tensor<B, 3> {
+    /// - `bias`: `[1 or batch, 1 or n, n]`, see [`crate::layers::attention_bias`]
+    pub fn forward(&self, mut hidden: Tensor<B, 3>, bias: Option<Tensor<B, 3>>) -> Tensor<B, 3> {
         for layer in &self.layers {
             hidden = layer.forward(hidden, bias.clone());
         }

@@ -1,11 +1,12 @@
 //! The text encoder of CLIP, which conditions the diffusion.
 
 use burn::module::Module;
-use burn::nn::{Embedding, EmbeddingConfig, LayerNorm};
+use burn::nn::{Embedding, EmbeddingConfig};
 use burn::tensor::{Bool, Int, Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
 use super::layers::{ClipEncoder, LayerSizes};
+use crate::layer_norm::LayerNorm;
 use crate::layers::{Activation, ConfigError, add_to_each, attention_bias};
 
 /// The keys of transformers' `config.json` (of its `text_config`) that describe the model. What is
@@ -84,8 +85,7 @@ impl ClipTextConfig {
                 position_embedding: embedding(self.max_position_embeddings),
             },
             encoder: ClipEncoder::new(self.num_hidden_layers, &self.layers(), device),
-            final_layer_norm: self.layers().norm().init(device),
-            heads: self.num_attention_heads,
+            final_layer_norm: self.layers().norm(device),
             eos_token_id: self.eos_token_id,
         }
     }
@@ -132,8 +132,6 @@ pub struct ClipTextModel<B: Backend> {
     pub encoder: ClipEncoder<B>,
     /// After the last layer.
     pub final_layer_norm: LayerNorm<B>,
-    /// Number of attention heads.
-    pub heads: usize,
     /// See [`ClipTextConfig::eos_token_id`].
     pub eos_token_id: i64,
 }
@@ -152,9 +150,8 @@ impl<B: Backend> ClipTextModel<B> {
         input_ids: Tensor<B, 2, Int>,
         attention_mask: Option<Tensor<B, 2, Bool>>,
     ) -> Tensor<B, 3> {
-        let [batch, n] = input_ids.dims();
-        let shape = [batch, self.heads, n, n];
-        let bias = attention_bias(attention_mask, true, shape, &input_ids.device());
+        let [_, n] = input_ids.dims();
+        let bias = attention_bias(attention_mask, true, [n, n], &input_ids.device());
         let hidden = self.encoder.forward(self.embeddings.forward(input_ids), bias);
         self.final_layer_norm.forward(hidden)
     }

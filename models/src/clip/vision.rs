@@ -1,11 +1,12 @@
 //! The vision encoder of CLIP.
 
 use burn::module::{Initializer, Module, Param};
-use burn::nn::{Embedding, EmbeddingConfig, LayerNorm};
+use burn::nn::{Embedding, EmbeddingConfig};
 use burn::tensor::{Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
 use super::layers::{ClipEncoder, LayerSizes};
+use crate::layer_norm::LayerNorm;
 use crate::layers::{Activation, ConfigError, add_to_each};
 use crate::patches::{embed_patches, positions_for};
 
@@ -102,9 +103,9 @@ impl ClipVisionConfig {
                 },
                 position_embedding: EmbeddingConfig::new(positions, width).init(device),
             },
-            pre_layrnorm: sizes.norm().init(device),
+            pre_layrnorm: sizes.norm(device),
             encoder: ClipEncoder::new(self.num_hidden_layers, &sizes, device),
-            post_layernorm: sizes.norm().init(device),
+            post_layernorm: sizes.norm(device),
         }
     }
 }

@@ -1,16 +1,25 @@
+use std::ops::Range;
+use std::sync::Arc;
+
 use burn::prelude::*;
 use burn::tensor::activation::softmax;
+use burn::tensor::{DType, TensorData};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::flex::{self, FlexOperation};
-use super::matrix::{Matrix, multiply};
+use super::matrix::{self, Matrix};
+use super::parts::{pieces, write_parts};
+use super::product::{self, Packed, Start};
 use super::vector::{exp, largest, sum, widest};
+use crate::dropout::Dropout;
 
 /// Multi-head scaled dot-product attention (Vaswani et al. 2017),
-/// `softmax(q k^T / sqrt(c / heads) + bias) v` for each head.
+/// `softmax(q k^T / sqrt(c / heads) + bias) v` for each head, with dropout on the softmax.
 ///
-/// The bias masks: it gets no gradient.
+/// The bias masks: it gets no gradient. Logits and softmax are computed in 32 bits where the tensors
+/// have 16: the logits of some published models overflow them.
+/// On burn-flex the matrix of weights of all queries never exists at once.
 ///
 /// # Shapes
 /// - query: `[b, n, c]`, `heads` divides `c`
@@ -23,17 +32,23 @@ pub fn attention<B: Backend>(
     value: Tensor<B, 3>,
     heads: usize,
     bias: Option<Tensor<B, 3>>,
+    dropout: &Dropout,
 ) -> Tensor<B, 3> {
-    let bias =
-        bias.map_or_else(|| Tensor::zeros([1, 1, key.dims()[1]], &query.device()), Tensor::detach);
+    let [b, n, _] = query.dims();
+    let [_, m, _] = key.dims();
+    let bias = bias.map_or_else(
+        || Tensor::zeros([1, 1, m], (&query.device(), DType::F32)),
+        |bias| bias.detach().cast(DType::F32),
+    );
+    let kept = dropout.mask::<B>(b * heads * n * m, &query.device()).map(Arc::new);
     let inputs = [
         flex::primitive(&query),
         flex::primitive(&key),
         flex::primitive(&value),
         flex::primitive(&bias),
     ];
-    flex::apply(Attention { heads }, inputs)
-        .unwrap_or_else(|| plain(query, key, value, heads, bias))
+    flex::apply(Attention { heads, kept: kept.clone() }, inputs)
+        .unwrap_or_else(|| plain(query, key, value, heads, bias, kept))
 }
 
 fn plain<B: Backend>(
@@ -42,73 +57,116 @@ fn plain<B: Backend>(
     value: Tensor<B, 3>,
     heads: usize,
     bias: Tensor<B, 3>,
+    kept: Option<Arc<Vec<f32>>>,
 ) -> Tensor<B, 3> {
     let [b, n, c] = query.dims();
-    let width = c / heads;
+    let (width, dtype) = (c / heads, query.dtype());
+    let wide = if dtype == DType::F64 { dtype } else { DType::F32 };
     let split = |x: Tensor<B, 3>| {
         let length = x.dims()[1];
         x.reshape([b, length, heads, width]).swap_dims(1, 2) // [b, heads, length, width]
     };
-    let query = split(query * (width as f64).powf(-0.5));
-    let logits = query.matmul(split(key).transpose()) + bias.unsqueeze_dim(1); // [b, heads, n, m]
-    let attended = softmax(logits, 3).matmul(split(value)); // [b, heads, n, width]
+    let query = split(query.cast(wide) * (width as f64).powf(-0.5));
+    let logits = query.matmul(split(key.cast(wide)).transpose()); // [b, heads, n, m]
+    let weights = softmax(logits + bias.cast(wide).unsqueeze_dim(1), 3);
+    let weights = match kept {
+        Some(kept) => {
+            let kept = TensorData::new(kept.to_vec(), weights.shape());
+            let kept = Tensor::from_data(kept, (&weights.device(), wide));
+            weights * kept
+        }
+        None => weights,
+    };
+    let attended = weights.cast(dtype).matmul(split(value)); // [b, heads, n, width]
     attended.swap_dims(1, 2).reshape([b, n, c])
 }
 
 #[derive(Clone, Debug)]
 struct Attention {
     heads: usize,
+    /// Dropout's factors of the weights, `[b, heads, n, m]`.
+    kept: Option<Arc<Vec<f32>>>,
 }
 
-/// One sample's queries, keys, values and bias, and the sizes.
-struct Sample<'a> {
-    query: &'a [f32],
-    key: &'a [f32],
-    value: &'a [f32],
+/// Numbers of a block of attention weights: they stay in the second-level cache.
+const BLOCK: usize = 1 << 16;
+
+/// Queries up to which keys and values are read where they lie, as in decoding.
+const FEW_QUERIES: usize = 4;
+
+/// One head of one sample.
+struct Head<'a> {
+    /// `[n, width]`.
+    query: Matrix<'a>,
+    /// `[m, width]`.
+    key: Matrix<'a>,
+    /// `[m, width]`.
+    value: Matrix<'a>,
+    /// `[1 or n, m]`.
     bias: &'a [f32],
+    /// `[n, m]`.
+    kept: Option<&'a [f32]>,
+    n: usize,
     m: usize,
-    c: usize,
     width: usize,
+    scale: f32,
 }
 
-impl<'a> Sample<'a> {
-    fn new(heads: usize, inputs: [&'a FlexTensor; 4], index: usize) -> Self {
-        let [query, key, value, bias] = inputs.map(flex::values);
+impl Attention {
+    /// The head of all samples' heads at `index`.
+    fn head<'a>(&'a self, inputs: [&'a FlexTensor; 4], index: usize) -> Head<'a> {
+        let (sample, head) = (index / self.heads, index % self.heads);
         let [_, n, c] = flex::dims(inputs[0]);
         let [_, m, _] = flex::dims::<3>(inputs[1]);
         let [biases, bias_rows, _] = flex::dims::<3>(inputs[3]);
-        let bias_index = if biases == 1 { 0 } else { index };
-        Self {
-            query: &query[index * n * c..][..n * c],
-            key: &key[index * m * c..][..m * c],
-            value: &value[index * m * c..][..m * c],
-            bias: &bias[bias_index * bias_rows * m..][..bias_rows * m],
+        let bias_of = if biases == 1 { 0 } else { sample };
+        let width = c / self.heads;
+        let part = |tensor, rows| part(flex::values(tensor), sample, head, [rows, c, width]);
+        Head {
+            query: part(inputs[0], n),
+            key: part(inputs[1], m),
+            value: part(inputs[2], m),
+            bias: &flex::values(inputs[3])[bias_of * bias_rows * m..][..bias_rows * m],
+            kept: self.kept.as_ref().map(|kept| &kept[index * n * m..][..n * m]),
+            n,
             m,
-            c,
-            width: c / heads,
+            width,
+            scale: 1.0 / (width as f32).sqrt(),
         }
     }
+}
 
-    fn scale(&self) -> f32 {
-        1.0 / (self.width as f32).sqrt()
+/// A head's `[rows, width]` of a sample's `[rows, c]`.
+fn part(values: &[f32], sample: usize, head: usize, [rows, c, width]: [usize; 3]) -> Matrix<'_> {
+    let sample = &values[sample * rows * c..][..rows * c];
+    Matrix::within(&sample[head * width..], rows, width, c)
+}
+
+impl Head<'_> {
+    /// Queries whose weights are computed at once.
+    fn block(&self) -> usize {
+        (BLOCK / self.m / product::TILE * product::TILE).clamp(product::TILE, 320)
     }
 
-    /// A head's part of rows of all heads.
-    fn head<'b>(&self, rows: &'b [f32], head: usize) -> Matrix<'b> {
-        let count = rows.len() / self.c;
-        Matrix::within(&rows[head * self.width..], count, self.width, self.c)
+    fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (n, block) = (self.n, self.block());
+        (0..n).step_by(block).map(move |start| start..(start + block).min(n))
     }
 
-    /// Writes a head's attention weights, `[n, m]`.
-    fn weights(&self, head: usize, weights: &mut [f32]) {
-        let (query, key) = (self.head(self.query, head), self.head(self.key, head));
-        multiply(weights, self.m, false, self.scale(), query, key.transpose());
+    /// Writes the softmax of some queries, `[queries, m]`; `key` is the transposed key.
+    fn weights(&self, queries: Range<usize>, key: Option<&Packed>, weights: &mut [f32]) {
+        let query = self.query.narrow(queries.clone());
+        match key {
+            Some(key) => times(weights, Start::Zero, query, key),
+            None => matrix::multiply(weights, self.m, false, 1.0, query, self.key.transpose()),
+        }
+        let bias_at = if self.bias.len() == self.m { 0 } else { queries.start * self.m };
         // One row of biases serves all rows of weights, or each has its own.
-        let biases = self.bias.chunks_exact(self.m).cycle();
+        let biases = self.bias[bias_at..].chunks_exact(self.m).cycle();
         widest(|| {
             for (row, bias) in weights.chunks_exact_mut(self.m).zip(biases) {
                 for (logit, bias) in row.iter_mut().zip(bias) {
-                    *logit += bias;
+                    *logit = *logit * self.scale + bias;
                 }
                 let largest = largest(row);
                 for value in row.iter_mut() {
@@ -121,44 +179,126 @@ impl<'a> Sample<'a> {
             }
         });
     }
-}
 
-/// Turns the gradients of the attention weights, row by row, into those of the logits.
-/// `products` is room for one row.
-fn logit_gradients(slopes: &mut [f32], weights: &[f32], products: &mut [f32]) {
-    let m = products.len();
-    widest(|| {
-        let rows = slopes.chunks_exact_mut(m).zip(weights.chunks_exact(m));
-        for (slopes, weights) in rows {
-            for ((product, slope), weight) in products.iter_mut().zip(&*slopes).zip(weights) {
-                *product = slope * weight;
-            }
-            let mean = sum(products);
-            for (slope, weight) in slopes.iter_mut().zip(weights) {
-                *slope = (*slope - mean) * weight;
+    /// Multiplies the weights of some queries, or their gradients, by dropout's factors.
+    fn drop(&self, queries: Range<usize>, weights: &mut [f32]) {
+        if let Some(kept) = self.kept {
+            let kept = &kept[queries.start * self.m..queries.end * self.m];
+            for (weight, kept) in weights.iter_mut().zip(kept) {
+                *weight *= kept;
             }
         }
-    });
+    }
+
+    /// Writes the output of all queries, `[n, width]`.
+    fn attend(&self, weights: &mut Vec<f32>, output: &mut [f32]) {
+        let many = self.n > FEW_QUERIES;
+        let key = many.then(|| Packed::new(self.key.transpose()));
+        let value = many.then(|| Packed::new(self.value));
+        for queries in self.blocks() {
+            weights.resize(queries.len() * self.m, 0.0);
+            self.weights(queries.clone(), key.as_ref(), weights);
+            self.drop(queries.clone(), weights);
+            let output = &mut output[queries.start * self.width..queries.end * self.width];
+            let weights = Matrix::new(weights, queries.len(), self.m);
+            match &value {
+                Some(value) => times(output, Start::Zero, weights, value),
+                None => matrix::multiply(output, self.width, false, 1.0, weights, self.value),
+            }
+        }
+    }
+
+    /// Writes the gradients of query, key and value, `[n or m, width]`, from that of the output.
+    fn gradients(
+        &self,
+        gradient: Matrix<'_>,
+        [to_query, to_key, to_value]: [&mut [f32]; 3],
+        room: &mut [Vec<f32>; 3],
+    ) {
+        let [weights, slopes, products] = room;
+        products.resize(self.m, 0.0);
+        let key_transposed = Packed::new(self.key.transpose());
+        let value_transposed = Packed::new(self.value.transpose());
+        let key = Packed::new(self.key);
+        for queries in self.blocks() {
+            let start = if queries.start == 0 { Start::Zero } else { Start::Output };
+            weights.resize(queries.len() * self.m, 0.0);
+            slopes.resize(queries.len() * self.m, 0.0);
+            let gradient = gradient.narrow(queries.clone());
+            self.weights(queries.clone(), Some(&key_transposed), weights);
+            // The gradient of the weights, then of the logits.
+            times(slopes, Start::Zero, gradient, &value_transposed);
+            self.drop(queries.clone(), slopes);
+            self.logit_gradients(slopes, weights, products);
+            self.drop(queries.clone(), weights);
+            let weights = Matrix::new(weights, queries.len(), self.m);
+            times(to_value, start, weights.transpose(), &Packed::new(gradient));
+            let slopes = Matrix::new(slopes, queries.len(), self.m);
+            let to_query = &mut to_query[queries.start * self.width..queries.end * self.width];
+            times(to_query, Start::Zero, slopes, &key);
+            let query = Packed::new(self.query.narrow(queries));
+            times(to_key, start, slopes.transpose(), &query);
+        }
+    }
+
+    /// Turns the gradients of the attention weights, row by row, into those of the products of
+    /// queries and keys. `products` is room for one row.
+    fn logit_gradients(&self, slopes: &mut [f32], weights: &[f32], products: &mut [f32]) {
+        widest(|| {
+            let rows = slopes.chunks_exact_mut(self.m).zip(weights.chunks_exact(self.m));
+            for (slopes, weights) in rows {
+                for ((product, slope), weight) in products.iter_mut().zip(&*slopes).zip(weights) {
+                    *product = slope * weight;
+                }
+                let mean = sum(products);
+                for (slope, weight) in slopes.iter_mut().zip(weights) {
+                    *slope = (*slope - mean) * weight * self.scale;
+                }
+            }
+        });
+    }
+}
+
+/// Writes `start + left * right`, the rows one after the other.
+fn times(output: &mut [f32], start: Start<'_>, left: Matrix<'_>, right: &Packed) {
+    let mut room = Vec::new();
+    for depth in product::blocks(right.depth()) {
+        let start = if depth.start == 0 { start } else { Start::Output };
+        let left = left.rows_of_block(depth.clone(), &mut room);
+        let columns = right.columns();
+        product::multiply(output, columns, start, &left, right, 0..columns, depth);
+    }
+}
+
+/// `[b, heads, rows, width]` to `[b, rows, heads * width]`.
+fn merge(values: &[f32], [b, rows, c]: [usize; 3], heads: usize) -> FlexTensor {
+    let width = c / heads;
+    let output = write_parts(
+        pieces(b * rows * c, rows * c),
+        || (),
+        |(), sample, output| {
+            let values = &values[sample * rows * c..][..rows * c];
+            for (head, values) in values.chunks_exact(rows * width).enumerate() {
+                let rows = output.chunks_exact_mut(c).zip(values.chunks_exact(width));
+                for (row, values) in rows {
+                    row[head * width..(head + 1) * width].copy_from_slice(values);
+                }
+            }
+        },
+    );
+    flex::tensor(output, [b, rows, c])
 }
 
 impl FlexOperation<4> for Attention {
     fn forward(&self, inputs: [&FlexTensor; 4]) -> FlexTensor {
-        let [b, n, c] = flex::dims(inputs[0]);
-        let [_, m, _] = flex::dims::<3>(inputs[1]);
-        let mut output = vec![0.0; b * n * c];
-        output.par_chunks_exact_mut(n * c).enumerate().for_each_init(
-            || vec![0.0; n * m],
-            |weights, (index, output)| {
-                let sample = Sample::new(self.heads, inputs, index);
-                for head in 0..self.heads {
-                    sample.weights(head, weights);
-                    let weights = Matrix::new(weights, n, m);
-                    let value = sample.head(sample.value, head);
-                    multiply(&mut output[head * sample.width..], c, false, 1.0, weights, value);
-                }
-            },
+        let dims = flex::dims::<3>(inputs[0]);
+        let [b, n, c] = dims;
+        let output = write_parts(
+            pieces(b * n * c, n * c / self.heads),
+            Vec::new,
+            |weights, index, output| self.head(inputs, index).attend(weights, output),
         );
-        flex::tensor(output, [b, n, c])
+        merge(&output, dims, self.heads)
     }
 
     fn backward(
@@ -167,44 +307,31 @@ impl FlexOperation<4> for Attention {
         gradient: &FlexTensor,
         _wanted: [bool; 4],
     ) -> [Option<FlexTensor>; 4] {
-        let [b, n, c] = flex::dims(inputs[0]);
-        let [_, m, _] = flex::dims::<3>(inputs[1]);
+        let (dims, key_dims) = (flex::dims::<3>(inputs[0]), flex::dims::<3>(inputs[1]));
+        let [b, n, c] = dims;
+        let [_, m, _] = key_dims;
+        let width = c / self.heads;
         let gradient = flex::values(gradient);
         let mut to_query = vec![0.0; b * n * c];
         let (mut to_key, mut to_value) = (vec![0.0; b * m * c], vec![0.0; b * m * c]);
         to_query
-            .par_chunks_exact_mut(n * c)
-            .zip(to_key.par_chunks_exact_mut(m * c))
-            .zip(to_value.par_chunks_exact_mut(m * c))
+            .par_chunks_exact_mut(n * width)
+            .zip(to_key.par_chunks_exact_mut(m * width))
+            .zip(to_value.par_chunks_exact_mut(m * width))
             .enumerate()
             .for_each_init(
-                || (vec![0.0; n * m], vec![0.0; n * m], vec![0.0; m]),
-                |(weights, slopes, products), (index, ((to_query, to_key), to_value))| {
-                    let sample = Sample::new(self.heads, inputs, index);
-                    let gradient = &gradient[index * n * c..][..n * c];
-                    for head in 0..self.heads {
-                        let first = head * sample.width;
-                        sample.weights(head, weights);
-                        let gradient = sample.head(gradient, head);
-                        let value = sample.head(sample.value, head);
-                        let attended = Matrix::new(weights, n, m).transpose();
-                        multiply(&mut to_value[first..], c, false, 1.0, attended, gradient);
-                        // The gradient of the weights, then of the logits.
-                        multiply(slopes, m, false, 1.0, gradient, value.transpose());
-                        logit_gradients(slopes, weights, products);
-                        let slopes = Matrix::new(slopes, n, m);
-                        let scale = sample.scale();
-                        let key = sample.head(sample.key, head);
-                        let query = sample.head(sample.query, head);
-                        multiply(&mut to_query[first..], c, false, scale, slopes, key);
-                        multiply(&mut to_key[first..], c, false, scale, slopes.transpose(), query);
-                    }
+                || [const { Vec::new() }; 3],
+                |room, (index, ((to_query, to_key), to_value))| {
+                    let (sample, head) = (index / self.heads, index % self.heads);
+                    let gradient = part(gradient, sample, head, [n, c, width]);
+                    let outputs = [to_query, to_key, to_value];
+                    self.head(inputs, index).gradients(gradient, outputs, room);
                 },
             );
         [
-            Some(flex::tensor(to_query, [b, n, c])),
-            Some(flex::tensor(to_key, [b, m, c])),
-            Some(flex::tensor(to_value, [b, m, c])),
+            Some(merge(&to_query, dims, self.heads)),
+            Some(merge(&to_key, key_dims, self.heads)),
+            Some(merge(&to_value, key_dims, self.heads)),
             None,
         ]
     }
@@ -216,35 +343,53 @@ mod tests {
     use crate::kernels::flex::tests::assert_same;
     use burn::backend::{Autodiff, Flex};
 
+    type Floats<const D: usize> = Tensor<Autodiff<Flex>, D>;
+
+    /// Compares both paths, forward and backward, at `[b, n, m, c]`.
+    fn compare([b, n, m, c]: [usize; 4], heads: usize, bias_shape: [usize; 3], drop: bool) {
+        let count = bias_shape.iter().product::<usize>() as i64;
+        // Every third position is all but masked.
+        let bias: Floats<3> = Tensor::<_, 1, Int>::arange(0..count, &Default::default())
+            .float()
+            .reshape(bias_shape)
+            .remainder_scalar(3.0)
+            .equal_elem(1.0)
+            .float()
+            * -1e4;
+        let kept = drop.then(|| {
+            let count = b * heads * n * m;
+            Arc::new((0..count).map(|i| if i % 5 == 0 { 0.0 } else { 1.25 }).collect::<Vec<f32>>())
+        });
+        let split = |[q, k, v]: [Floats<1>; 3]| {
+            (q.reshape([b, n, c]), k.reshape([b, m, c]), v.reshape([b, m, c]))
+        };
+        assert_same(
+            [&[b, n, c], &[b, m, c], &[b, m, c]],
+            |inputs| {
+                let (q, k, v) = split(inputs);
+                let inputs = [&q, &k, &v, &bias].map(flex::primitive);
+                flex::apply(Attention { heads, kept: kept.clone() }, inputs).expect("burn-flex")
+            },
+            |inputs| {
+                let (q, k, v) = split(inputs);
+                plain(q, k, v, heads, bias.clone(), kept.clone())
+            },
+        );
+    }
+
     #[test]
     fn the_fast_path_equals_the_plain_one_with_its_gradients() {
-        type Floats<const D: usize> = Tensor<Autodiff<Flex>, D>;
         let (b, n, m, c) = (3, 5, 4, 12);
-        for (heads, bias_shape) in [(1, [1, 1, m]), (3, [b, 1, m]), (4, [1, n, m]), (2, [b, n, m])]
-        {
-            let count = bias_shape.iter().product::<usize>() as i64;
-            // Every third position is all but masked.
-            let bias: Floats<3> = Tensor::<_, 1, Int>::arange(0..count, &Default::default())
-                .float()
-                .reshape(bias_shape)
-                .remainder_scalar(3.0)
-                .equal_elem(1.0)
-                .float()
-                * -1e4;
-            let split = |[q, k, v]: [Floats<1>; 3]| {
-                (q.reshape([b, n, c]), k.reshape([b, m, c]), v.reshape([b, m, c]))
-            };
-            assert_same(
-                [&[b, n, c], &[b, m, c], &[b, m, c]],
-                |inputs| {
-                    let (q, k, v) = split(inputs);
-                    attention(q, k, v, heads, Some(bias.clone()))
-                },
-                |inputs| {
-                    let (q, k, v) = split(inputs);
-                    plain(q, k, v, heads, bias.clone())
-                },
-            );
+        for (heads, bias) in [(1, [1, 1, m]), (3, [b, 1, m]), (4, [1, n, m]), (2, [b, n, m])] {
+            compare([b, n, m, c], heads, bias, heads % 2 == 0);
+            compare([b, 2, m, c], heads, [bias[0], bias[1].min(2), m], false);
+        }
+    }
+
+    #[test]
+    fn queries_in_several_blocks_are_as_those_in_one() {
+        for drop in [false, true] {
+            compare([1, 53, 3000, 8], 2, [1, 53, 3000], drop);
         }
     }
 }

@@ -50,6 +50,37 @@ pub(super) fn tensor<const D: usize>(values: Vec<f32>, dims: [usize; D]) -> Flex
     FlexTensor::new(bytes, Layout::contiguous(Shape::new(dims)), DType::F32)
 }
 
+/// Contiguous tensors of 32-bit floats where they are burn-flex's; what was given elsewhere.
+pub(super) fn take<B: Backend, const N: usize>(
+    tensors: [FloatTensor<B>; N],
+) -> Result<[FlexTensor; N], [FloatTensor<B>; N]> {
+    if tensors.iter().any(|tensor| tensor.dtype() != DType::F32) {
+        return Err(tensors);
+    }
+    let tensors: Box<dyn Any> = Box::new(tensors);
+    match tensors.downcast::<[FlexTensor; N]>() {
+        Ok(tensors) => {
+            // Not by reference: that would share the storage, and the next write would copy it.
+            Ok(tensors.map(|tensor| match tensor.is_contiguous() && is_whole(&tensor) {
+                true => tensor,
+                false => tensor.to_contiguous(),
+            }))
+        }
+        Err(tensors) => Err(*tensors.downcast().expect("it is the array that was boxed")),
+    }
+}
+
+/// Whether the storage holds this tensor and nothing else.
+fn is_whole(tensor: &FlexTensor) -> bool {
+    values(tensor).len() == tensor.layout().shape().num_elements()
+}
+
+/// Undoes [`take`].
+pub(super) fn give<B: Backend, const N: usize>(tensors: [FlexTensor; N]) -> [FloatTensor<B>; N] {
+    let tensors: Box<dyn Any> = Box::new(tensors);
+    *tensors.downcast().expect("what was taken from a backend is given back to it")
+}
+
 /// The operation's output where the tensors are burn-flex's, of 32-bit floats, with gradients or
 /// without; `None` elsewhere.
 pub(super) fn apply<B: Backend, O: FlexOperation<N>, const N: usize, const D: usize>(

@@ -1,9 +1,9 @@
 use burn::prelude::*;
 use burn::tensor::activation::gelu;
 use burn_flex::FlexTensor;
-use rayon::prelude::*;
 
 use super::flex::{self, FlexOperation};
+use super::parts::{pieces, write_parts};
 use super::vector::{normal, widest};
 
 /// The first half of the last dimension times gelu of the second (Shazeer 2020), with the exact
@@ -29,9 +29,14 @@ impl FlexOperation<1> for Geglu {
     fn forward(&self, [input]: [&FlexTensor; 1]) -> FlexTensor {
         let [b, n, double] = flex::dims(input);
         let width = double / 2;
-        let mut output = vec![0.0; b * n * width];
-        output.par_chunks_mut(n * width).zip(flex::values(input).par_chunks(n * double)).for_each(
-            |(output, input)| {
+        let rows = rows(width);
+        let input = flex::values(input);
+        let pieces = pieces(b * n * width, rows * width);
+        let output = write_parts(
+            pieces,
+            || (),
+            |(), index, output| {
+                let input = &input[index * rows * double..][..2 * output.len()];
                 widest(|| {
                     let rows = output.chunks_exact_mut(width).zip(input.chunks_exact(double));
                     for (output, input) in rows {
@@ -54,12 +59,15 @@ impl FlexOperation<1> for Geglu {
     ) -> [Option<FlexTensor>; 1] {
         let [b, n, double] = flex::dims(input);
         let width = double / 2;
-        let mut output = vec![0.0; b * n * double];
-        output
-            .par_chunks_mut(n * double)
-            .zip(flex::values(input).par_chunks(n * double))
-            .zip(flex::values(gradient).par_chunks(n * width))
-            .for_each(|((output, input), gradient)| {
+        let rows = rows(width);
+        let (input, gradient) = (flex::values(input), flex::values(gradient));
+        let pieces = pieces(b * n * double, rows * double);
+        let output = write_parts(
+            pieces,
+            || (),
+            |(), index, output| {
+                let input = &input[index * rows * double..][..output.len()];
+                let gradient = &gradient[index * rows * width..][..output.len() / 2];
                 widest(|| {
                     let rows = output
                         .chunks_exact_mut(double)
@@ -78,10 +86,19 @@ impl FlexOperation<1> for Geglu {
                         }
                     }
                 });
-            });
+            },
+        );
         [Some(flex::tensor(output, [b, n, double]))]
     }
 }
+
+/// Rows that one thread takes at a time.
+fn rows(width: usize) -> usize {
+    (CHUNK / width).max(1)
+}
+
+/// Numbers of those rows, about.
+const CHUNK: usize = 1 << 14;
 
 #[cfg(test)]
 mod tests {
@@ -91,9 +108,9 @@ mod tests {
     #[test]
     fn the_fast_path_equals_the_plain_one_with_its_gradients() {
         assert_same(
-            [&[2, 3, 10]],
-            |[x]| geglu(x.reshape([2, 3, 10])),
-            |[x]| plain(x.reshape([2, 3, 10])),
+            [&[2, 3001, 10]],
+            |[x]| geglu(x.reshape([2, 3001, 10])),
+            |[x]| plain(x.reshape([2, 3001, 10])),
         );
     }
 }

@@ -4,10 +4,11 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::flex::{self, FlexOperation};
+use super::parts::{parts, sum_in_order, write_parts};
 use super::vector::{sigmoid, widest};
-use super::{parts, sum_in_order};
 
-/// Group normalisation over channels-last pictures, followed by silu where asked for.
+/// Group normalisation over channels-last pictures, followed by silu where asked for; computed in
+/// gamma's type, which is 32 bits also where the input has 16.
 ///
 /// # Shapes
 /// - input and output: `[b, h, w, c]`
@@ -20,10 +21,13 @@ pub fn group_norm<B: Backend>(
     epsilon: f64,
     silu: bool,
 ) -> Tensor<B, 4> {
+    let dtype = input.dtype();
+    let input = input.cast(gamma.dtype());
     let operation = GroupNormalisation { groups, epsilon: epsilon as f32, silu };
     let inputs = [flex::primitive(&input), flex::primitive(&gamma), flex::primitive(&beta)];
     flex::apply(operation, inputs)
         .unwrap_or_else(|| plain(input, gamma, beta, groups, epsilon, silu))
+        .cast(dtype)
 }
 
 fn plain<B: Backend>(
@@ -55,6 +59,32 @@ struct GroupNormalisation {
     epsilon: f32,
     silu: bool,
 }
+
+/// Mean and sum of squared deviations of some numbers.
+#[derive(Clone, Copy, Debug)]
+struct Spread {
+    count: f32,
+    mean: f32,
+    squares: f32,
+}
+
+impl Spread {
+    /// Those of both sets of numbers (Chan et al. 1983).
+    fn merge(self, other: Self) -> Self {
+        let count = self.count + other.count;
+        let apart = other.mean - self.mean;
+        let share = other.count / count;
+        Self {
+            count,
+            mean: self.mean + apart * share,
+            squares: self.squares + other.squares + apart * apart * self.count * share,
+        }
+    }
+}
+
+/// Numbers that one thread takes at a time, about: they stay in the second-level cache. The same
+/// whatever the number of threads.
+const CHUNK: usize = 1 << 15;
 
 impl GroupNormalisation {
     /// Spreads each group's mean over its channels.
@@ -92,23 +122,50 @@ impl GroupNormalisation {
         (mean, scale)
     }
 
-    /// Writes a sample's output.
+    /// Mean and sum of squared deviations of each group over some pixels.
     #[inline(always)]
-    fn sample_forward(&self, sample: &[f32], gamma: &[f32], beta: &[f32], output: &mut [f32]) {
-        let channels = gamma.len();
-        let (mut shift, mut scale) = self.moments(sample, channels);
-        for c in 0..channels {
-            scale[c] *= gamma[c];
-            shift[c] = beta[c] - shift[c] * scale[c];
-        }
-        let rows = output.chunks_exact_mut(channels).zip(sample.chunks_exact(channels));
-        for (output, pixel) in rows {
-            let weights = scale.iter().zip(&shift);
-            for ((output, pixel), (scale, shift)) in output.iter_mut().zip(pixel).zip(weights) {
-                let x = pixel * scale + shift;
-                *output = if self.silu { x * sigmoid(x) } else { x };
+    fn spreads(&self, pixels: &[f32], channels: usize) -> Vec<Spread> {
+        let count = pixels.len() / channels;
+        let width = channels / self.groups;
+        let mut means = vec![0.0; channels];
+        for pixel in pixels.chunks_exact(channels) {
+            for (sum, value) in means.iter_mut().zip(pixel) {
+                *sum += value;
             }
         }
+        self.group_means(&mut means, count);
+        let mut squares = vec![0.0; channels];
+        for pixel in pixels.chunks_exact(channels) {
+            for ((sum, value), mean) in squares.iter_mut().zip(pixel).zip(&means) {
+                let centred = value - mean;
+                *sum += centred * centred;
+            }
+        }
+        means
+            .chunks_exact(width)
+            .zip(squares.chunks_exact(width))
+            .map(|(means, squares)| Spread {
+                count: (count * width) as f32,
+                mean: means[0],
+                squares: squares.iter().sum(),
+            })
+            .collect()
+    }
+
+    /// The factor and the addend of each channel that normalise and scale a sample.
+    fn affine(&self, spreads: &[Vec<Spread>], gamma: &[f32], beta: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let width = gamma.len() / self.groups;
+        let whole: Vec<Spread> = (0..self.groups)
+            .map(|group| spreads.iter().map(|part| part[group]).reduce(Spread::merge))
+            .map(|spread| spread.unwrap_or(Spread { count: 1.0, mean: 0.0, squares: 0.0 }))
+            .collect();
+        (0..gamma.len())
+            .map(|c| {
+                let Spread { count, mean, squares } = whole[c / width];
+                let scale = gamma[c] / (squares / count + self.epsilon).sqrt();
+                (scale, beta[c] - mean * scale)
+            })
+            .unzip()
     }
 
     /// Writes a sample's gradient to `output` and adds those of gamma and beta to theirs.
@@ -173,10 +230,32 @@ impl FlexOperation<3> for GroupNormalisation {
     fn forward(&self, [input, gamma, beta]: [&FlexTensor; 3]) -> FlexTensor {
         let [b, h, w, c] = flex::dims(input);
         let (gamma, beta) = (flex::values(gamma), flex::values(beta));
-        let mut output = vec![0.0; b * h * w * c];
-        output.par_chunks_mut(h * w * c).zip(flex::values(input).par_chunks(h * w * c)).for_each(
-            |(output, sample)| {
-                widest(|| self.sample_forward(sample, gamma, beta, output));
+        let (sample, chunk) = (h * w * c, (CHUNK / c).clamp(1, h * w) * c);
+        let per_sample = sample.div_ceil(chunk);
+        let samples = flex::values(input).chunks(sample);
+        let chunks: Vec<&[f32]> = samples.flat_map(|sample| sample.chunks(chunk)).collect();
+        let spreads: Vec<Vec<Spread>> =
+            chunks.par_iter().map(|chunk| widest(|| self.spreads(chunk, c))).collect();
+        let affine: Vec<_> =
+            spreads.chunks(per_sample).map(|parts| self.affine(parts, gamma, beta)).collect();
+
+        let lengths = chunks.iter().map(|chunk| chunk.len());
+        let output = write_parts(
+            lengths,
+            || (),
+            |(), index, output| {
+                let (chunk, (scale, shift)) = (chunks[index], &affine[index / per_sample]);
+                widest(|| {
+                    for (output, pixel) in output.chunks_exact_mut(c).zip(chunk.chunks_exact(c)) {
+                        let weights = scale.iter().zip(shift);
+                        for ((output, pixel), (scale, shift)) in
+                            output.iter_mut().zip(pixel).zip(weights)
+                        {
+                            let x = pixel * scale + shift;
+                            *output = if self.silu { x * sigmoid(x) } else { x };
+                        }
+                    }
+                });
             },
         );
         flex::tensor(output, [b, h, w, c])
@@ -222,6 +301,18 @@ impl FlexOperation<3> for GroupNormalisation {
 mod tests {
     use super::*;
     use crate::kernels::flex::tests::assert_same;
+
+    #[test]
+    fn a_sample_in_several_chunks_is_normalised_as_one() {
+        let (b, h, w, c) = (2, 61, 40, 32);
+        assert!(h * w * c > 2 * CHUNK);
+        let inputs = |norm: fn(_, _, _, _, _, _) -> _| {
+            move |[x, gamma, beta]: [Tensor<_, 1>; 3]| {
+                norm(x.reshape([b, h, w, c]) + 3.0, gamma, beta, 8, 1e-5, true)
+            }
+        };
+        assert_same([&[b * h * w * c], &[c], &[c]], inputs(group_norm), inputs(plain));
+    }
 
     #[test]
     fn the_fast_path_equals_the_plain_one_with_its_gradients() {

@@ -1,6 +1,10 @@
 //! Matrix products on one thread, for kernels that divide their work themselves.
 
+use std::ops::Range;
+
 use gemm::Parallelism;
+
+use super::vector::widest;
 
 /// A matrix within a slice: its first value, and how far it is from one row and from one column to
 /// the next.
@@ -23,6 +27,100 @@ impl<'a> Matrix<'a> {
     pub(super) fn within(values: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
         assert_spans(values.len(), rows, columns, stride);
         Self { values, rows, columns, row_stride: stride, column_stride: 1 }
+    }
+
+    /// The number of rows.
+    pub(super) fn rows(self) -> usize {
+        self.rows
+    }
+
+    /// The number of columns.
+    pub(super) fn columns(self) -> usize {
+        self.columns
+    }
+
+    /// A range of the rows.
+    pub(super) fn narrow(self, rows: Range<usize>) -> Self {
+        assert!(rows.start < rows.end && rows.end <= self.rows, "the rows lie within the matrix");
+        let values = &self.values[rows.start * self.row_stride..];
+        Self { values, rows: rows.len(), ..self }
+    }
+
+    /// Copies a range of columns, row by row, into rows that begin `width` numbers apart.
+    pub(super) fn copy_columns(self, columns: Range<usize>, width: usize, into: &mut [f32]) {
+        assert!(columns.end <= self.columns && columns.len() <= width, "the columns fit");
+        widest(|| match (self.row_stride, self.column_stride, columns.len()) {
+            // Whole panels of vectors of 256 and of 512 bits.
+            (_, 1, 16) => self.copy_rows::<16>(columns, width, into),
+            (_, 1, 48) => self.copy_rows::<48>(columns, width, into),
+            (1, ..) => self.copy_squares(columns, width, into),
+            _ => self.copy_part(0..self.rows, columns, width, into),
+        });
+    }
+
+    /// [`Self::copy_columns`] of `N` columns that lie side by side.
+    #[inline(always)]
+    fn copy_rows<const N: usize>(self, columns: Range<usize>, width: usize, into: &mut [f32]) {
+        for (k, into) in into.chunks_exact_mut(width).take(self.rows).enumerate() {
+            let start = k * self.row_stride + columns.start;
+            let row: [f32; N] = std::array::from_fn(|j| self.values[start..start + N][j]);
+            into[..N].copy_from_slice(&row);
+        }
+    }
+
+    /// [`Self::copy_columns`] where the rows lie side by side: by squares of eight rows and columns,
+    /// which stay in registers.
+    #[inline(always)]
+    fn copy_squares(self, columns: Range<usize>, width: usize, into: &mut [f32]) {
+        let (rows, count) = (self.rows / 8 * 8, columns.len() / 8 * 8);
+        for k in (0..rows).step_by(8) {
+            for j in (0..count).step_by(8) {
+                let mut square = [[0.0; 8]; 8];
+                for (i, column) in square.iter_mut().enumerate() {
+                    let start = (columns.start + j + i) * self.column_stride + k;
+                    column.copy_from_slice(&self.values[start..start + 8]);
+                }
+                for i in 0..8 {
+                    let row: [f32; 8] = std::array::from_fn(|j| square[j][i]);
+                    into[(k + i) * width + j..][..8].copy_from_slice(&row);
+                }
+            }
+        }
+        self.copy_part(rows..self.rows, columns.clone(), width, &mut into[rows * width..]);
+        let (rest, into) = (columns.start + count..columns.end, &mut into[count..]);
+        self.copy_part(0..rows, rest, width, into);
+    }
+
+    /// A range of rows and of columns, number by number.
+    #[inline(always)]
+    fn copy_part(self, rows: Range<usize>, columns: Range<usize>, width: usize, into: &mut [f32]) {
+        if columns.is_empty() {
+            return;
+        }
+        for (k, into) in rows.zip(into.chunks_mut(width)) {
+            for (value, column) in into.iter_mut().zip(columns.clone()) {
+                *value = self.values[k * self.row_stride + column * self.column_stride];
+            }
+        }
+    }
+
+    /// A range of the columns as one slice a row: where the rows lie, or copied into `room`.
+    pub(super) fn rows_of_block<'b>(
+        self,
+        columns: Range<usize>,
+        room: &'b mut Vec<f32>,
+    ) -> Vec<&'b [f32]>
+    where
+        'a: 'b,
+    {
+        let width = columns.len();
+        if self.column_stride == 1 {
+            let starts = (0..self.rows).map(|row| row * self.row_stride + columns.start);
+            return starts.map(|start| &self.values[start..start + width]).collect();
+        }
+        room.resize(self.rows * width, 0.0);
+        self.copy_columns(columns, width, room);
+        room.chunks_exact(width).collect()
     }
 
     pub(super) fn transpose(self) -> Self {
@@ -79,5 +177,31 @@ pub(super) fn multiply(
             false,
             Parallelism::None,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_range_of_columns_is_copied_from_either_order() {
+        let (rows, columns) = (21, 70);
+        let numbers: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
+        let matrix = Matrix::new(&numbers, rows, columns);
+        for range in [0..16, 3..19, 0..48, 8..27, 64..70] {
+            let width = range.len() + 2;
+            for matrix in [matrix, Matrix::new(&numbers, columns, rows).transpose()] {
+                let mut copied = vec![-1.0; rows * width];
+                matrix.copy_columns(range.clone(), width, &mut copied);
+                for (k, row) in copied.chunks(width).enumerate() {
+                    for (value, column) in row.iter().zip(range.clone()) {
+                        let at = k * matrix.row_stride + column * matrix.column_stride;
+                        assert_eq!(*value, numbers[at]);
+                    }
+                    assert_eq!(row[range.len()..], [-1.0; 2]);
+                }
+            }
+        }
     }
 }

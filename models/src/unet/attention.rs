@@ -1,6 +1,7 @@
 use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
 
+use crate::dropout::Dropout;
 use crate::kernels::{attention, linear};
 
 /// Multi-head attention of picture positions to themselves or to the condition
@@ -48,7 +49,7 @@ impl<B: Backend> Attention<B> {
         let query = linear(&self.to_q, hidden);
         let key = linear(&self.to_k, context.clone());
         let value = linear(&self.to_v, context);
-        let attended = attention(query, key, value, self.heads, bias.cloned());
+        let attended = attention(query, key, value, self.heads, bias.cloned(), &Dropout::new(0.0));
         linear(&self.to_out[0], attended)
     }
 }

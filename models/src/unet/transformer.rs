@@ -1,9 +1,10 @@
-use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
 
 use super::Attention;
 use crate::blocks::GroupNorm;
 use crate::kernels::{geglu, linear};
+use crate::layer_norm::LayerNorm;
 
 /// The first layer of the feed-forward network: a gated linear unit with gelu
 /// (Shazeer 2020; diffusers' `GEGLU`).
@@ -61,7 +62,7 @@ pub struct BasicTransformerBlock<B: Backend> {
 
 impl<B: Backend> BasicTransformerBlock<B> {
     fn new(channels: usize, context: usize, heads: usize, device: &B::Device) -> Self {
-        let norm = || LayerNormConfig::new(channels).init(device);
+        let norm = || LayerNorm::new(channels, 1e-5, device); // diffusers' default
         Self {
             norm1: norm(),
             attn1: Attention::new(channels, channels, heads, device),

@@ -2,6 +2,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
 
 use crate::blocks::{Downsample, GroupNorm, ResnetBlock, ResnetSizes, Stride, Upsample};
+use crate::dropout::Dropout;
 use crate::kernels::{attention, linear};
 
 /// diffusers fixes the epsilon of all the autoencoder's normalisations.
@@ -148,7 +149,7 @@ impl<B: Backend> MidAttention<B> {
         let query = linear(&self.to_q, hidden.clone());
         let key = linear(&self.to_k, hidden.clone());
         let value = linear(&self.to_v, hidden);
-        let attended = attention(query, key, value, 1, None); // [b, hw, c]
+        let attended = attention(query, key, value, 1, None, &Dropout::new(0.0)); // [b, hw, c]
         linear(&self.to_out[0], attended).reshape([b, h, w, c]) + input
     }
 }

@@ -1,0 +1,96 @@
+//! Work divided among threads, so that its results do not depend on their number.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+/// Into how many parts a sum over samples is split: as many threads can take part in it.
+const PARTS: usize = 8;
+
+/// The samples of each part, in order.
+pub(super) fn parts(samples: usize) -> Vec<Range<usize>> {
+    let size = samples.div_ceil(PARTS).max(1);
+    (0..samples).step_by(size).map(|start| start..(start + size).min(samples)).collect()
+}
+
+/// The sum of equally long vectors, in order.
+pub(super) fn sum_in_order(vectors: Vec<Vec<f32>>) -> Vec<f32> {
+    vectors
+        .into_iter()
+        .reduce(|mut sum, vector| {
+            for (sum, value) in sum.iter_mut().zip(vector) {
+                *sum += value;
+            }
+            sum
+        })
+        .unwrap_or_default()
+}
+
+/// The lengths of `count` numbers cut into pieces of `size`.
+pub(super) fn pieces(count: usize, size: usize) -> impl Iterator<Item = usize> {
+    (0..count).step_by(size.max(1)).map(move |start| size.min(count - start))
+}
+
+/// A vector made of parts of these lengths. `write` gets the index of each and the part itself, full of
+/// zeros, on some thread; `room` makes what a thread works in.
+///
+/// The zeros are written by the thread that goes on with the part: zeros for the whole vector at once
+/// would cost a pass over memory on one thread.
+pub(super) fn write_parts<R>(
+    lengths: impl IntoIterator<Item = usize>,
+    room: impl Fn() -> R + Send + Sync,
+    write: impl Fn(&mut R, usize, &mut [f32]) + Send + Sync,
+) -> Vec<f32> {
+    let lengths: Vec<usize> = lengths.into_iter().collect();
+    let total = lengths.iter().sum();
+    let mut values: Vec<f32> = Vec::with_capacity(total);
+    let mut rest = &mut values.spare_capacity_mut()[..total];
+    let mut parts = Vec::with_capacity(lengths.len());
+    for length in lengths {
+        let (part, after) = rest.split_at_mut(length);
+        rest = after;
+        parts.push(part);
+    }
+    let fill = |room: &mut R, (index, part): (usize, &mut [MaybeUninit<f32>])| {
+        part.fill(MaybeUninit::new(0.0));
+        // SAFETY: every number of the part was just set; the part is borrowed mutably.
+        let part = unsafe { std::slice::from_raw_parts_mut(part.as_mut_ptr().cast(), part.len()) };
+        write(room, index, part);
+    };
+    if parts.len() == 1 {
+        parts.into_iter().enumerate().for_each(|part| fill(&mut room(), part));
+    } else {
+        parts.into_par_iter().enumerate().for_each_init(room, fill);
+    }
+    // SAFETY: the parts make up the first `total` numbers of the capacity, and each was filled.
+    unsafe { values.set_len(total) };
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_lie_one_after_the_other_and_begin_as_zeros() {
+        for lengths in [vec![], vec![3], vec![2, 0, 5, 1]] {
+            let values = write_parts(
+                lengths.clone(),
+                || (),
+                |(), index, part| {
+                    assert!(part.iter().all(|&value| value == 0.0));
+                    part.fill(index as f32);
+                },
+            );
+            let expected: Vec<f32> = lengths
+                .iter()
+                .enumerate()
+                .flat_map(|(index, &length)| vec![index as f32; length])
+                .collect();
+            assert_eq!(values, expected);
+        }
+        assert_eq!(pieces(7, 3).collect::<Vec<_>>(), [3, 3, 1]);
+        assert_eq!(pieces(0, 3).count(), 0);
+    }
+}

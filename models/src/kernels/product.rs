@@ -1,0 +1,315 @@
+//! The product of a matrix of 32-bit floats with a packed one, on one thread: what linear layers,
+//! convolutions and attention are made of here.
+//!
+//! After Goto and van de Geijn (2008): the right factor lies in panels as wide as a tile, so that a
+//! tile's innermost loop reads it in order; a tile of the output stays in registers over a block of
+//! the depth. The left factor is given row by row, wherever the rows lie: those of a matrix, or the
+//! pixels that a convolution reads.
+//!
+//! Each number of the output is summed over the depth in one order, whatever the number of rows,
+//! their place and the number of threads.
+
+use std::ops::Range;
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::matrix::Matrix;
+use super::parts::{pieces, write_parts};
+
+/// The longest block of the depth: one of a panel (16 KiB with vectors of 256 bits) stays in the
+/// first-level cache while the tiles of a block of rows pass over it.
+const DEPTH: usize = 320;
+
+/// Rows whose tiles follow each other with the same part of a panel: their part of the left factor
+/// (120 KiB) stays in the second-level cache.
+pub(super) const ROWS: usize = 96;
+
+/// Columns of a block of the output.
+const COLUMNS: usize = 960;
+
+/// Shares of rows are multiples of this, so that few tiles are narrow: 6 is a whole tile of vectors
+/// of 256 bits, 24 three wide ones of 512 bits.
+pub(super) const TILE: usize = 24;
+
+/// Numbers of the right factor from which on packing is worth a second thread.
+const PARALLEL: usize = 1 << 15;
+
+/// A matrix laid out as the right factor: panels of [`Packed::width`] columns (the last one as many
+/// vectors wide as it needs), each row by row, zeros beyond the last column.
+pub(super) struct Packed {
+    values: Vec<f32>,
+    depth: usize,
+    columns: usize,
+    lanes: usize,
+    width: usize,
+}
+
+/// The vectors and registers of this machine.
+struct Registers;
+
+impl WithSimd for Registers {
+    type Output = (usize, usize);
+
+    fn with_simd<S: Simd>(self, _: S) -> (usize, usize) {
+        let vectors = if S::REGISTER_COUNT >= 32 { 3 } else { 2 };
+        (S::F32_LANES, vectors)
+    }
+}
+
+impl Packed {
+    /// Packs a matrix of `[depth, columns]`.
+    pub(super) fn new(right: Matrix<'_>) -> Self {
+        Self::of(right.rows(), right.columns(), |columns, width, panel| {
+            right.copy_columns(columns, width, panel);
+        })
+    }
+
+    /// The matrix of `[depth, columns]` of which `fill` writes a range of columns into a panel of
+    /// zeros, row by row, the rows `width` numbers apart.
+    pub(super) fn of(
+        depth: usize,
+        columns: usize,
+        fill: impl Fn(Range<usize>, usize, &mut [f32]) + Sync,
+    ) -> Self {
+        let (lanes, vectors) = Arch::new().dispatch(Registers);
+        let width = lanes * vectors;
+        let pack = |panel: usize, values: &mut [f32]| {
+            let first = panel * width;
+            fill(first..(first + width).min(columns), values.len() / depth, values);
+        };
+        let count = depth * columns.next_multiple_of(lanes);
+        let values = if count >= PARALLEL {
+            write_parts(
+                pieces(count, depth * width),
+                || (),
+                |(), panel, values| pack(panel, values),
+            )
+        } else {
+            let mut values = vec![0.0; count];
+            let panels = values.chunks_mut(depth * width).enumerate();
+            panels.for_each(|(panel, values)| pack(panel, values));
+            values
+        };
+        Self { values, depth, columns, lanes, width }
+    }
+
+    /// The number of rows.
+    pub(super) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// The number of columns.
+    pub(super) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Blocks of columns, whole panels each: a block of the output stays in the second-level cache
+    /// while the blocks of the depth add to it.
+    pub(super) fn column_blocks(&self) -> impl Iterator<Item = Range<usize>> {
+        let size = COLUMNS / self.width * self.width;
+        (0..self.columns).step_by(size).map(move |first| first..(first + size).min(self.columns))
+    }
+
+    /// Of each panel in a block of columns: its columns, and its numbers at a range of the depth.
+    fn panels(
+        &self,
+        columns: Range<usize>,
+        depth: Range<usize>,
+    ) -> impl Iterator<Item = (Range<usize>, &[f32])> {
+        debug_assert!(columns.start.is_multiple_of(self.width), "blocks are whole panels");
+        columns.clone().step_by(self.width).map(move |first| {
+            let last = (first + self.width).min(columns.end);
+            let width = (last - first).next_multiple_of(self.lanes);
+            let start = first * self.depth;
+            let values = start + depth.start * width..start + depth.end * width;
+            (first..last, &self.values[values])
+        })
+    }
+}
+
+/// Equal blocks of a depth, each at most [`DEPTH`] long.
+pub(super) fn blocks(depth: usize) -> impl Iterator<Item = Range<usize>> {
+    let size = depth.div_ceil(depth.div_ceil(DEPTH).max(1)).max(1);
+    (0..depth).step_by(size).map(move |start| start..(start + size).min(depth))
+}
+
+/// What a product is added to.
+#[derive(Clone, Copy)]
+pub(super) enum Start<'a> {
+    /// Nothing: it replaces the output.
+    Zero,
+    /// The same row of numbers in each row.
+    Row(&'a [f32]),
+    /// What the output holds.
+    Output,
+}
+
+/// Writes some columns of `start + left * right` over a range of the right factor's rows, whose length
+/// is at most some hundreds ([`blocks`]); `left` holds that part of each row, and the output's rows
+/// begin `stride` apart.
+pub(super) fn multiply(
+    output: &mut [f32],
+    stride: usize,
+    start: Start<'_>,
+    left: &[&[f32]],
+    right: &Packed,
+    columns: Range<usize>,
+    depth: Range<usize>,
+) {
+    assert!(depth.end <= right.depth && right.columns <= stride, "the factors fit");
+    assert!(columns.end <= right.columns, "the columns are the right factor's");
+    assert!(left.iter().all(|row| row.len() >= depth.len()), "rows are as long as the depth");
+    if let Start::Row(row) = start {
+        assert_eq!(row.len(), right.columns, "a number a column");
+    }
+    let Some(before) = left.len().checked_sub(1) else { return };
+    assert!(before * stride + right.columns <= output.len(), "the rows lie within the output");
+    Arch::new().dispatch(Product { output, stride, start, left, right, columns, depth });
+}
+
+struct Product<'a> {
+    output: &'a mut [f32],
+    stride: usize,
+    start: Start<'a>,
+    left: &'a [&'a [f32]],
+    right: &'a Packed,
+    columns: Range<usize>,
+    depth: Range<usize>,
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        if S::REGISTER_COUNT >= 32 {
+            self.run::<S, 8>(simd);
+        } else {
+            self.run::<S, 6>(simd);
+        }
+    }
+}
+
+impl Product<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const M: usize>(self, simd: S) {
+        let Self { output, stride, start, left, right, columns, depth } = self;
+        for (columns, panel) in right.panels(columns, depth.clone()) {
+            let tile = Tile { simd, depth: depth.len(), panel, stride, count: columns.len() };
+            let start = match start {
+                Start::Row(row) => Start::Row(&row[columns.clone()]),
+                start => start,
+            };
+            let mut at = columns.start;
+            let mut rows = left;
+            while rows.len() >= M {
+                tile.wide::<M>(&mut output[at..], &rows[..M], start);
+                rows = &rows[M..];
+                at += M * stride;
+            }
+            let rest = at.min(output.len());
+            let output = &mut output[rest..];
+            match rows.len() {
+                0 => {}
+                1 => tile.wide::<1>(output, rows, start),
+                2 => tile.wide::<2>(output, rows, start),
+                3 => tile.wide::<3>(output, rows, start),
+                4 => tile.wide::<4>(output, rows, start),
+                5 => tile.wide::<5>(output, rows, start),
+                6 if M > 6 => tile.wide::<6>(output, rows, start),
+                _ if M > 6 => tile.wide::<7>(output, rows, start),
+                _ => unreachable!("fewer rows are left than a tile has"),
+            }
+        }
+    }
+}
+
+/// Tiles of the output over one panel.
+struct Tile<'a, S> {
+    simd: S,
+    depth: usize,
+    /// `[depth, vectors * lanes]`.
+    panel: &'a [f32],
+    stride: usize,
+    /// Columns that are written.
+    count: usize,
+}
+
+impl<S: Simd> Tile<'_, S> {
+    /// A tile of `M` rows.
+    #[inline(always)]
+    fn wide<const M: usize>(&self, output: &mut [f32], rows: &[&[f32]], start: Start<'_>) {
+        match self.count.div_ceil(S::F32_LANES) {
+            1 => self.run::<M, 1>(output, rows, start),
+            3 if S::REGISTER_COUNT >= 32 => self.run::<M, 3>(output, rows, start),
+            _ => self.run::<M, 2>(output, rows, start),
+        }
+    }
+
+    /// A tile of `M` rows and `V` vectors.
+    #[inline(always)]
+    fn run<const M: usize, const V: usize>(
+        &self,
+        output: &mut [f32],
+        rows: &[&[f32]],
+        start: Start<'_>,
+    ) {
+        let (simd, depth, lanes) = (self.simd, self.depth, S::F32_LANES);
+        assert!(rows.len() == M && rows.iter().all(|row| row.len() >= depth));
+        assert!(self.panel.len() == depth * V * lanes && self.count > (V - 1) * lanes);
+        assert!(self.count <= V * lanes && (M - 1) * self.stride + self.count <= output.len());
+        let whole = self.count == V * lanes;
+        // The number of columns that vector `v` writes.
+        let part = |v: usize| (self.count - v * lanes).min(lanes);
+
+        let mut sums = [[simd.splat_f32s(0.0); V]; M];
+        for (i, sums) in sums.iter_mut().enumerate() {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                let first = i * self.stride + v * lanes;
+                let source = match start {
+                    Start::Zero => continue,
+                    Start::Row(row) => &row[v * lanes..][..part(v)],
+                    Start::Output => &output[first..][..part(v)],
+                };
+                *sum = if whole {
+                    // SAFETY: the slice is one vector long.
+                    unsafe { source.as_ptr().cast::<S::f32s>().read_unaligned() }
+                } else {
+                    simd.partial_load_f32s(source)
+                };
+            }
+        }
+        let pointers: [*const f32; M] = std::array::from_fn(|i| rows[i].as_ptr());
+        let mut panel = self.panel.as_ptr();
+        for k in 0..depth {
+            // SAFETY: it was asserted that the panel has `depth` rows of `V` vectors and each of the
+            // `M` rows at least `depth` numbers; a vector is as many numbers, of any alignment.
+            unsafe {
+                let mut right = [simd.splat_f32s(0.0); V];
+                for (v, right) in right.iter_mut().enumerate() {
+                    *right = panel.add(v * lanes).cast::<S::f32s>().read_unaligned();
+                }
+                panel = panel.add(V * lanes);
+                for i in 0..M {
+                    let left = simd.splat_f32s(*pointers[i].add(k));
+                    for v in 0..V {
+                        sums[i][v] = simd.mul_add_e_f32s(left, right[v], sums[i][v]);
+                    }
+                }
+            }
+        }
+        for (i, sums) in sums.into_iter().enumerate() {
+            for (v, sum) in sums.into_iter().enumerate() {
+                let first = i * self.stride + v * lanes;
+                if whole {
+                    // SAFETY: the last row's last column lies within the output, as asserted.
+                    unsafe {
+                        output.as_mut_ptr().add(first).cast::<S::f32s>().write_unaligned(sum);
+                    }
+                } else {
+                    simd.partial_store_f32s(&mut output[first..][..part(v)], sum);
+                }
+            }
+        }
+    }
+}
