@@ -24,6 +24,7 @@ use mi2rage::world::web::WebItem;
 use mi2rage_models::bert::BertConfig;
 use mi2rage_models::diffusion::SamplerKind;
 use mi2rage_models::fusion::{FusionClassifier, FusionConfig};
+use mi2rage_models::precision::Precision;
 use mi2rage_models::vit::ViTConfig;
 
 const BATCH: usize = 32;
@@ -120,7 +121,7 @@ fn generators(criterion: &mut Criterion) {
         guidance: 3.0,
         negative: Vec::new(),
     };
-    let painter = LatentDiffusion::<Flex>::load(&bundle, options, size, &device)
+    let painter = LatentDiffusion::<Flex>::load(&bundle, options, size, Precision::F32, &device)
         .expect("the bundled weights fit");
     let prompts: Vec<(&[String], Key)> =
         web.iter().map(|item| (&item.caption[item.names..], Key::new(1))).collect();
@@ -128,8 +129,8 @@ fn generators(criterion: &mut Criterion) {
         bencher.iter(|| painter.sample(&prompts).expect("the prompts are plain words"));
     });
     let options = CaptionOptions { top_p: 0.9, beams: 1, temperature: 1.0, max_tokens: 32 };
-    let writer =
-        CaptionWriter::<Flex>::load(&bundle, options, &device).expect("the bundled weights fit");
+    let writer = CaptionWriter::<Flex>::load(&bundle, options, Precision::F32, &device)
+        .expect("the bundled weights fit");
     let pictures: Vec<(&Picture, Vec<String>, Key)> =
         web.iter().map(|item| (&item.picture, Vec::new(), Key::new(1))).collect();
     group.bench_function("captions, sampled", |bencher| {

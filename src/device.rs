@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use burn::backend::{Flex, NdArray, flex::FlexDevice, ndarray::NdArrayDevice};
 use burn::tensor::backend::Backend;
+use mi2rage_models::precision::Precision;
 use thiserror::Error;
 
 /// What `--device` names.
@@ -30,6 +31,16 @@ pub enum DeviceError {
     /// CUDA was asked for by name.
     #[error("device `cuda`: {0}")]
     NoCuda(String),
+    /// The backend has no such numbers.
+    #[error(
+        "device `{device}`: it does not compute in {precision}, expected f32 or another device"
+    )]
+    Precision {
+        /// The device.
+        device: DeviceChoice,
+        /// What was asked of it.
+        precision: Precision,
+    },
 }
 
 impl FromStr for DeviceChoice {
@@ -90,6 +101,24 @@ impl DeviceChoice {
         }
     }
 
+    /// Checks that this device computes in `precision`, before anything is loaded onto it.
+    ///
+    /// # Errors
+    ///
+    /// It does not; see also [`settle`](Self::settle).
+    pub fn check(self, precision: Precision) -> Result<(), DeviceError> {
+        // Every device has 32 bits, and none is touched to find that out.
+        if precision == Precision::F32 {
+            return Ok(());
+        }
+        let (device, _) = self.settle()?;
+        if device.run(IsSupported(precision))? {
+            Ok(())
+        } else {
+            Err(DeviceError::Precision { device, precision })
+        }
+    }
+
     /// Runs the job on this device.
     ///
     /// # Errors
@@ -104,6 +133,16 @@ impl DeviceChoice {
             }
             _ => job.run::<Flex>(FlexDevice),
         })
+    }
+}
+
+struct IsSupported(Precision);
+
+impl Job for IsSupported {
+    type Output = bool;
+
+    fn run<B: Backend>(self, device: B::Device) -> bool {
+        self.0.is_supported::<B>(&device)
     }
 }
 
@@ -150,6 +189,20 @@ pub fn probe_cuda() -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_without_half_precision_says_so() {
+        let message =
+            |precision| DeviceChoice::Ndarray.check(precision).map_err(|error| error.to_string());
+        assert_eq!(message(Precision::F32), Ok(()));
+        assert_eq!(
+            message(Precision::Bf16).unwrap_err(),
+            "device `ndarray`: it does not compute in bf16, expected f32 or another device"
+        );
+        for precision in Precision::ALL {
+            assert!(DeviceChoice::Flex.check(precision).is_ok(), "{precision}");
+        }
+    }
 
     #[test]
     fn names_are_parsed_and_printed_alike() {

@@ -64,7 +64,7 @@ fn the_help_names_every_command_and_each_commands_help_every_option() {
     const RUN: &[&str] =
         &["--device", "--seed", "--data", "--pictures", "--limit", "--out", "--workers", "--set"];
     const WORLD: &[&str] = &["--p-text", "--p-picture", "--p-none", "--set"];
-    let commands: [(&str, &[&str]); 17] = [
+    let commands: [(&str, &[&str]); 18] = [
         ("experiment", RUN),
         ("generate", RUN),
         ("score", RUN),
@@ -102,12 +102,23 @@ fn the_help_names_every_command_and_each_commands_help_every_option() {
                 "--sheet",
                 "--weights",
                 "--device",
+                "--precision",
             ],
         ),
         (
             "caption",
-            &["--head", "--tail", "--top-p", "--temperature", "--seed", "--weights", "--device"],
+            &[
+                "--head",
+                "--tail",
+                "--top-p",
+                "--temperature",
+                "--seed",
+                "--weights",
+                "--device",
+                "--precision",
+            ],
         ),
+        ("embed", &["--file", "--picture", "--weights", "--device", "--precision"]),
         ("devices", &[]),
         ("world", &["show", "export", "ceiling", "sheet"]),
         ("world show", &["--count", "--split", "--seed"]),
@@ -171,6 +182,9 @@ fn an_unknown_command_option_or_value_exits_with_2() {
     }
     assert_says(&run(&["sample", "a", "--sampler", "heun"]).err, &["heun", "dpmpp_2m"]);
     assert_says(&run(&["world", "show", "--split", "tests"]).err, &["tests", "validation"]);
+    let outcome = run(&["sample", "a", "--precision", "fp8"]);
+    assert_eq!(outcome.code, Some(2));
+    assert_says(&outcome.err, &["unknown precision `fp8`, expected f32, f16 or bf16"]);
 }
 
 /// The published experiment with a line changed, as a file of its own.
@@ -199,6 +213,35 @@ fn a_value_of_the_wrong_type_is_named_with_its_line_and_what_was_expected() {
     let message = mistake(folder.path(), &["experiment", "plan.toml"]);
     let place = format!("plan.toml:{line}: ");
     assert_says(&message, &[&place, "`chain.rounds`", "three", "expected"]);
+}
+
+#[test]
+fn an_unknown_precision_is_named_with_its_line_and_the_known_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = changed(folder.path(), "[generators]\n", "[generators]\nprecision = \"fp16\"\n") + 1;
+    let message = mistake(folder.path(), &["experiment", "plan.toml"]);
+    let place = format!("plan.toml:{line}: `generators.precision`: unknown variant `fp16`");
+    assert_says(&message, &[&place, "`f32`, `f16`, `bf16`", "did you mean `f16`?"]);
+}
+
+#[test]
+fn a_device_without_half_precision_is_named_before_anything_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let says = "device `ndarray`: it does not compute in bf16, expected f32 or another device";
+    for command in [
+        &["sample", "a tree"] as &[&str],
+        &["caption", "no-such.png"],
+        &["embed", "Ada met Bob.", "--weights", "no-such-folder"],
+    ] {
+        let half = &["--device", "ndarray", "--precision", "bf16"];
+        assert_eq!(mistake(folder, &[command, half].concat()), format!("error: {says}\n"));
+    }
+    let line = changed(folder, "[generators]\n", "[generators]\nprecision = \"bf16\"\n") + 1;
+    let message = mistake(folder, &["experiment", "plan.toml", "--device", "ndarray"]);
+    assert_eq!(message, format!("error: plan.toml:{line}: generators.precision: {says}\n"));
+    let left: Vec<_> = std::fs::read_dir(folder).unwrap().collect();
+    assert_eq!(left.len(), 1, "only the plan: {left:?}");
 }
 
 #[test]
@@ -371,6 +414,32 @@ fn the_sheet_shows_every_form() {
     assert_eq!((sheet.width, sheet.height), (4 * 36, 14 * 36));
 }
 
+/// The bundled generators, which are trained, in half precision: a number is off by 2^-11 of itself in f16,
+/// eight times that in bf16, and so is a picture, whose colours are spread over some 60 levels.
+#[test]
+fn the_bundled_models_draw_and_describe_in_half_precision_almost_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let draw = |precision: &str| {
+        let name = format!("{precision}.png");
+        let half = ["--steps", "4", "--precision", precision, "--out", &name];
+        printed(folder, &[&["sample", "a wedding cake"] as &[&str], &half].concat());
+        assert_eq!(texts(&folder.join(&name))["precision"], precision);
+        pictures::decode(&folder.join(&name)).unwrap()
+    };
+    let plain = draw("f32");
+    let describe =
+        |precision: &str| printed(folder, &["caption", "f32.png", "--precision", precision]);
+    for (precision, levels) in [("f16", 0.25), ("bf16", 2.0)] {
+        let half = draw(precision);
+        let gaps = half.rgb.iter().zip(&plain.rgb).map(|(a, b)| f64::from(a.abs_diff(*b)));
+        let mean = gaps.sum::<f64>() / plain.rgb.len() as f64;
+        println!("{precision}: off by {mean:.3} levels of 255");
+        assert!(mean > 0.0 && mean < levels, "{precision}: off by {mean:.2} levels");
+        assert_eq!(describe(precision), describe("f32"), "{precision}");
+    }
+}
+
 /// The text chunks of a PNG.
 fn texts(path: &Path) -> BTreeMap<String, String> {
     let file = std::io::BufReader::new(std::fs::File::open(path).unwrap());
@@ -405,6 +474,7 @@ fn a_picture_says_what_made_it_and_does_not_depend_on_how_many_are_drawn() {
         ("sampler", "dpmpp_2m"),
         ("steps", "4"),
         ("guidance", "2.5"),
+        ("precision", "f32"),
         ("weights", &Bundle::embedded().hash(mi2rage::bundle::DIFFUSION)),
     ] {
         assert_eq!(chunks[key], value, "{key}");

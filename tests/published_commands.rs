@@ -83,6 +83,34 @@ fn a_pipeline_draws_what_diffusers_draws_from_the_same_latents() {
     }
 }
 
+/// Not exactly: a U-Net of this size leaves up to ten u = 2^-11 (f16) or 2^-8 (bf16) of its output, and
+/// guidance adds 7.5 and 6.5 times two such errors, which over five steps makes the half of a level in
+/// f16, where that is what colours are rounded to, and eight times as much in bf16.
+#[test]
+fn a_pipeline_in_half_precision_draws_almost_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["sd1", "sd2"] {
+        let weights = checkpoint(name);
+        let latents = folder.path().join("latents.safetensors");
+        write_tensor(&latents, "latents", &[1, 4, 8, 8], &reference(name, "in.latents"));
+        let draw = |precision: &str| {
+            let mut arguments = vec!["sample", "A photo of an astronaut", "--steps", "5"];
+            arguments.extend(["--size", "16", "--precision", precision, "--out", "half.png"]);
+            arguments.extend(["--latents", text(&latents), "--weights", text(&weights)]);
+            printed(folder.path(), &arguments);
+            pictures::decode(&folder.path().join("half.png")).unwrap().rgb
+        };
+        let plain = draw("f32");
+        for (precision, levels) in [("f16", 0.5), ("bf16", 4.0)] {
+            let gaps =
+                draw(precision).into_iter().zip(&plain).map(|(a, b)| f64::from(a.abs_diff(*b)));
+            let mean = gaps.sum::<f64>() / plain.len() as f64;
+            println!("{name} in {precision}: off by {mean:.3} levels of 255");
+            assert!(mean > 0.0 && mean < levels, "{name} in {precision}: off by {mean} levels");
+        }
+    }
+}
+
 #[test]
 fn a_picture_is_drawn_anew_and_remembers_how() {
     let folder = tempfile::tempdir().unwrap();
@@ -164,6 +192,34 @@ fn pictures_are_embedded_by_those_who_see() {
     assert!(mistake(&folder, &picture).contains("does not embed pictures"));
 }
 
+/// Vectors that are off by at most four u = 2^-11 (f16) or 2^-8 (bf16) of their length, as after two
+/// layers: 1 minus the cosine is half the square of that.
+#[test]
+fn embeddings_in_half_precision_have_almost_the_same_direction() {
+    let picture = checkpoint("preprocess").join("portrait.png");
+    let embed = |name: &str, precision: &str| -> Vec<f64> {
+        let folder = checkpoint(name);
+        let mut arguments = vec!["embed", "--weights", text(&folder), "--precision", precision];
+        match name {
+            "minilm" => arguments.push("The cat sat on the mat."),
+            _ => arguments.extend(["--picture", text(&picture)]),
+        }
+        let row: Value = serde_json::from_str(&printed(&folder, &arguments)).unwrap();
+        let values = row["embedding"].as_array().unwrap().iter();
+        values.map(|value| value.as_f64().unwrap()).collect()
+    };
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    for name in ["minilm", "clip", "vit-bare"] {
+        let plain = embed(name, "f32");
+        for (precision, unit) in [("f16", 2f64.powi(-11)), ("bf16", 2f64.powi(-8))] {
+            let half = embed(name, precision);
+            let cosine = dot(&half, &plain) / (dot(&half, &half) * dot(&plain, &plain)).sqrt();
+            println!("{name} in {precision}: 1 - cosine is {:.1e}", 1.0 - cosine);
+            assert!(half != plain && 1.0 - cosine < 8.0 * unit * unit, "{name} in {precision}");
+        }
+    }
+}
+
 #[test]
 fn blip_describes_pictures_in_words() {
     let folder = checkpoint("blip");
@@ -172,6 +228,8 @@ fn blip_describes_pictures_in_words() {
     arguments.extend(["--weights", text(&folder), "--max-tokens", "10"]);
     let greedy = printed(&pictures, &arguments);
     assert_eq!(greedy.lines().count(), 2, "{greedy}");
+    let half = [&arguments as &[&str], &["--precision", "f16"]].concat();
+    assert_eq!(printed(&pictures, &half), greedy);
     arguments.extend(["--beams", "3"]);
     assert_eq!(printed(&pictures, &arguments).lines().count(), 2);
     let mut named = vec!["caption", "portrait.png", "--head", "cat", "--tail", "big dog"];
@@ -283,4 +341,24 @@ fn an_experiment_runs_on_published_models_alone() {
     let picture = checkpoint("preprocess").join("portrait.png");
     ask.extend(["--picture", text(&picture)]);
     assert_eq!(printed(folder.path(), &ask).lines().count(), 2);
+}
+
+#[test]
+fn samples_are_generated_in_the_precision_that_the_configuration_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("published.toml");
+    std::fs::write(&config, EXPERIMENT.replace("CHECKPOINTS", text(&checkpoint("")))).unwrap();
+    let read = |name: &str| std::fs::read_to_string(folder.path().join("run").join(name)).unwrap();
+    let generate = |precision: &str| {
+        let set = format!("generators.precision={precision}");
+        let arguments = ["generate", "published.toml", "--out", "run", "--set", &set];
+        printed(folder.path(), &arguments);
+        assert!(read("config.toml").contains(&format!("precision = \"{precision}\"\n")));
+        let stage: Value = serde_json::from_str(&read("stages/seed-1/generate.json")).unwrap();
+        (stage["inputs"].clone(), stage["output"]["samples"].clone())
+    };
+    let (plain, half, again) = (generate("f32"), generate("bf16"), generate("bf16"));
+    assert_ne!(plain.0, half.0);
+    assert_eq!(plain.1, half.1);
+    assert_eq!(half, again);
 }

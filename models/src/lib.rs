@@ -17,6 +17,7 @@ pub mod layer_norm;
 pub mod layers;
 pub mod loss;
 pub mod patches;
+pub mod precision;
 pub mod published;
 pub mod unet;
 pub mod vae;

@@ -1,8 +1,8 @@
 //! What vision transformers do to pixels: patches, and positions for pictures of another size.
 
-use burn::tensor::{Tensor, TensorData, backend::Backend};
+use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 
-/// One linear map of disjoint patches.
+/// One linear map of disjoint patches, in the type of its weight.
 ///
 /// # Shapes
 ///
@@ -20,6 +20,7 @@ pub fn embed_patches<B: Backend>(
     let (rows, columns) = (height / patch, width / patch);
     // A matrix product: the convolution does not use that the patches are disjoint.
     let patches = pixels
+        .cast(weight.dtype())
         .reshape([batch, channels, rows, patch, columns, patch])
         .permute([0, 2, 4, 1, 3, 5])
         .reshape([batch * rows * columns, channels * patch * patch]);
@@ -45,17 +46,19 @@ pub fn positions_for<B: Backend>(table: Tensor<B, 2>, [rows, columns]: [usize; 2
     if [rows, columns] == [side, side] {
         return table;
     }
-    let device = table.device();
+    // In 32 bits: sums of products that nearly cancel.
+    let (device, dtype) = (table.device(), table.dtype());
+    let table = table.cast(DType::F32);
     let weights = |to: usize| {
         let data = TensorData::new(cubic_weights(side, to), [to, side]);
-        Tensor::<B, 2>::from_data(data, (&device, table.dtype()))
+        Tensor::<B, 2>::from_data(data, (&device, DType::F32))
     };
     let class = table.clone().narrow(0, 0, 1);
     let grid = table.clone().narrow(0, 1, side * side).reshape([side, side * hidden]);
     let grid = weights(rows).matmul(grid).reshape([rows, side, hidden]).swap_dims(0, 1);
     let grid = weights(columns).matmul(grid.reshape([side, rows * hidden]));
     let grid = grid.reshape([columns, rows, hidden]).swap_dims(0, 1);
-    Tensor::cat(vec![class, grid.reshape([rows * columns, hidden])], 0)
+    Tensor::cat(vec![class, grid.reshape([rows * columns, hidden])], 0).cast(dtype)
 }
 
 /// The weights `[to, from]` of Keys' cubic with a = -0.75, borders repeated, corners not aligned and

@@ -7,9 +7,8 @@ use std::sync::atomic::Ordering;
 use anyhow::bail;
 use burn::tensor::backend::Backend;
 use clap::Args;
-use mi2rage_models::published::Precision;
 
-use super::{DeviceArgs, Weights, WeightsArgs};
+use super::{InferenceArgs, Weights, WeightsArgs};
 use crate::chain::{ImageToText, Modality, PicturePrompt, SampleKey};
 use crate::config::experiment::GeneratorsConfig;
 use crate::data::pictures::{Fit, decode, load};
@@ -51,12 +50,13 @@ pub struct Caption {
     #[command(flatten)]
     weights: WeightsArgs,
     #[command(flatten)]
-    device: DeviceArgs,
+    inference: InferenceArgs,
 }
 
 impl Caption {
     /// Prints one sentence a picture; with several pictures, behind the file's name.
     pub fn run(&self, context: &Context) -> anyhow::Result<()> {
+        let device = self.inference.settle()?;
         let weights = self.weights.open()?;
         // All are read before the first is described: a broken one is told at once.
         let read = |file: &PathBuf| match &weights {
@@ -68,7 +68,7 @@ impl Caption {
         };
         let pictures = self.files.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
         let job = Describe { options: self, weights: &weights, pictures, context };
-        self.device.settle()?.run(job)?
+        device.run(job)?
     }
 }
 
@@ -92,11 +92,14 @@ impl Job for Describe<'_> {
                 .max_tokens
                 .map_or(GeneratorsConfig::default().caption_tokens, usize::from),
         };
+        let precision = options.inference.precision;
         let writer = match self.weights {
-            Weights::Bundle(bundle) => CaptionWriter::<B>::load(bundle, decoding, &device)?,
+            Weights::Bundle(bundle) => {
+                CaptionWriter::<B>::load(bundle, decoding, precision, &device)?
+            }
             Weights::Published(folder) => {
                 let hash = published::hash(folder)?;
-                CaptionWriter::load_published(folder, &hash, decoding, Precision::F32, &device)?
+                CaptionWriter::load_published(folder, &hash, decoding, precision, &device)?
             }
         };
         for (file, picture) in options.files.iter().zip(self.pictures) {

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use burn::tensor::backend::Backend;
 use clap::Args;
-use mi2rage_models::published::Precision;
+use mi2rage_models::precision::Precision;
 use serde::Serialize;
 
-use super::DeviceArgs;
+use super::InferenceArgs;
 use crate::data::{Picture, pictures};
 use crate::device::Job;
 use crate::exit::UserError;
@@ -31,7 +31,7 @@ pub struct Embed {
     #[arg(long, value_name = "FOLDER|hf:OWNER/NAME")]
     weights: String,
     #[command(flatten)]
-    device: DeviceArgs,
+    inference: InferenceArgs,
 }
 
 #[derive(Serialize)]
@@ -51,6 +51,7 @@ struct Line<'a> {
 impl Embed {
     /// Prints one JSON object a sentence or picture, in the order given.
     pub fn run(&self) -> anyhow::Result<()> {
+        let device = self.inference.settle()?;
         let mut sentences = self.sentences.clone();
         if let Some(file) = &self.file {
             let text = std::fs::read_to_string(file)
@@ -59,10 +60,13 @@ impl Embed {
         }
         let read = |file: &PathBuf| pictures::decode(file);
         let shown = self.picture.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        let ask =
-            Ask { folder: hub::resolve(&self.weights)?, sentences: &sentences, pictures: &shown };
-        let (texts, seen) =
-            self.device.settle()?.run(ask)?.map_err(|error| UserError(error.to_string()))?;
+        let ask = Ask {
+            folder: hub::resolve(&self.weights)?,
+            precision: self.inference.precision,
+            sentences: &sentences,
+            pictures: &shown,
+        };
+        let (texts, seen) = device.run(ask)?.map_err(|error| UserError(error.to_string()))?;
         let texts = sentences.iter().map(|text| Of::Text(text)).zip(&texts);
         let seen =
             self.picture.iter().map(|file| Of::Picture(file.display().to_string())).zip(&seen);
@@ -75,6 +79,7 @@ impl Embed {
 
 struct Ask<'a> {
     folder: PathBuf,
+    precision: Precision,
     sentences: &'a [String],
     pictures: &'a [Picture],
 }
@@ -83,7 +88,7 @@ impl Job for Ask<'_> {
     type Output = Result<(Vec<Vec<f32>>, Vec<Vec<f32>>), EmbedError>;
 
     fn run<B: Backend>(self, device: B::Device) -> Self::Output {
-        let model = Embedder::<B>::load(&self.folder, Precision::F32, &device)?;
+        let model = Embedder::<B>::load(&self.folder, self.precision, &device)?;
         let sentences = match self.sentences {
             [] => Vec::new(),
             sentences => model.sentences(sentences)?,

@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::config;
 use crate::config::experiment::ExperimentConfig;
+use crate::device::{DeviceChoice, DeviceError};
 use crate::exit::UserError;
 use crate::experiment::{self, Stage};
 use crate::train::Context;
@@ -64,6 +65,14 @@ impl Run {
         let config: ExperimentConfig = config::load(&self.config, &self.overrides()?)?;
         if let Some(problem) = config.problem() {
             return Err(super::unsound(&self.config, &self.overrides()?, &problem).into());
+        }
+        let device: DeviceChoice = config.device.parse()?;
+        match device.check(config.generators.precision) {
+            Err(error @ DeviceError::Precision { .. }) => {
+                let problem = format!("generators.precision: {error}");
+                return Err(super::unsound(&self.config, &self.overrides()?, &problem).into());
+            }
+            checked => checked?,
         }
         let out = self.out.clone().unwrap_or_else(|| super::default_runs().join(&config.name));
         experiment::run(&config, &out, last, context)

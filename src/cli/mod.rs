@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Parser, Subcommand};
+use mi2rage_models::precision::Precision;
 
 use crate::bundle::Bundle;
 use crate::config;
@@ -91,6 +92,26 @@ impl DeviceArgs {
             eprintln!("{note}");
         }
         Ok(choice)
+    }
+}
+
+/// Device and precision, for commands that ask models and train none.
+#[derive(Debug, Args)]
+struct InferenceArgs {
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// f32, f16 or bf16: the type of weights and states. Half the memory; on CUDA faster, on a CPU
+    /// slower.
+    #[arg(long, default_value_t = Precision::F32)]
+    precision: Precision,
+}
+
+impl InferenceArgs {
+    /// The device, which computes in the precision.
+    fn settle(&self) -> anyhow::Result<DeviceChoice> {
+        let device = self.device.settle()?;
+        device.check(self.precision)?;
+        Ok(device)
     }
 }
 

@@ -7,9 +7,9 @@ use anyhow::bail;
 use burn::tensor::backend::Backend;
 use clap::Args;
 use mi2rage_models::diffusion::SamplerKind;
-use mi2rage_models::published::{Archive, Precision};
+use mi2rage_models::published::Archive;
 
-use super::{DeviceArgs, Weights, WeightsArgs};
+use super::{InferenceArgs, Weights, WeightsArgs};
 use crate::bundle::DIFFUSION;
 use crate::data::pictures::{self, Fit};
 use crate::data::resize::Filter;
@@ -74,7 +74,7 @@ pub struct Sample {
     #[command(flatten)]
     weights: WeightsArgs,
     #[command(flatten)]
-    device: DeviceArgs,
+    inference: InferenceArgs,
 }
 
 impl Sample {
@@ -87,6 +87,7 @@ impl Sample {
                 format!("--out {}: expected a name that ends in .png", self.out.display());
             return Err(UserError(message).into());
         }
+        let device = self.inference.settle()?;
         let weights = self.weights.open()?;
         if let (Weights::Bundle(_), Some(_)) = (&weights, self.size) {
             return Err(UserError("--size: the bundled model draws in one size".to_owned()).into());
@@ -107,7 +108,7 @@ impl Sample {
         let image = self.image.as_deref().map(pictures::decode).transpose()?;
         let batch = self.batch.unwrap_or(if bundled { 8 } else { 1 }) as usize;
         let draw = Draw { arguments: self, weights, options, latents, image, batch, context };
-        self.device.settle()?.run(draw)?
+        device.run(draw)?
     }
 
     fn file(&self, index: usize) -> PathBuf {
@@ -217,6 +218,7 @@ impl Draw<'_> {
         device: &B::Device,
     ) -> anyhow::Result<(LatentDiffusion<B>, String)> {
         let options = self.options.clone();
+        let precision = self.arguments.inference.precision;
         match &self.weights {
             Weights::Bundle(bundle) => {
                 if !prompt.is_empty() && known_words(&bundle.tokenizer()?, prompt)?.is_empty() {
@@ -224,7 +226,7 @@ impl Draw<'_> {
                     self.context.progress.line(note);
                 }
                 let size = bundle.picture_size()?;
-                let model = LatentDiffusion::load(bundle, options, size, device)?;
+                let model = LatentDiffusion::load(bundle, options, size, precision, device)?;
                 Ok((model, bundle.hash(DIFFUSION)))
             }
             Weights::Published(folder) => {
@@ -234,7 +236,7 @@ impl Draw<'_> {
                     &hash,
                     options,
                     self.arguments.size,
-                    Precision::F32,
+                    precision,
                     device,
                 )?;
                 Ok((model, hash))
@@ -248,7 +250,8 @@ impl Draw<'_> {
             std::fs::create_dir_all(folder)
                 .map_err(|source| DataError::Write { path: folder.to_owned(), source })?;
         }
-        let Sample { prompt, negative, seed, strength, latents, image, .. } = self.arguments;
+        let Sample { prompt, negative, seed, strength, latents, image, inference, .. } =
+            self.arguments;
         let name = |path: &Path| path.display().to_string();
         let mut texts = vec![
             ("prompt", prompt.clone()),
@@ -258,6 +261,7 @@ impl Draw<'_> {
             ("sampler", self.options.sampler.name().to_owned()),
             ("steps", self.options.steps.to_string()),
             ("guidance", self.options.guidance.to_string()),
+            ("precision", inference.precision.to_string()),
             ("weights", weights.to_owned()),
         ];
         texts.extend(latents.as_deref().map(|path| ("latents", name(path))));

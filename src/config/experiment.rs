@@ -6,6 +6,7 @@ mod problem;
 use std::path::PathBuf;
 
 use mi2rage_models::bert::BertConfig;
+use mi2rage_models::precision::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::chain::{ChainConfig, Setting};
@@ -125,6 +126,8 @@ pub struct GeneratorsConfig {
     /// Width and height of a published model's pictures; by default those of its training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub picture_size: Option<usize>,
+    /// The type of the generators' weights and states. Training is in 32 bits.
+    pub precision: Precision,
     /// Draw pictures by the world's own renderer with this fidelity (the chance that it draws the
     /// cue which the sentence names) in place of the diffusion model. Only for the world.
     pub oracle_fidelity: Option<f64>,
@@ -151,6 +154,7 @@ impl Default for GeneratorsConfig {
             pictures: None,
             captions: None,
             picture_size: None,
+            precision: Precision::F32,
             oracle_fidelity: None,
             sampler: mi2rage_models::diffusion::SamplerKind::DpmSolverPlusPlus2M,
             steps: 8,
@@ -244,6 +248,9 @@ pub struct StudentConfig {
     /// The chance of hiding a token of a training sentence, markers aside.
     #[serde(default)]
     pub token_dropout: f64,
+    /// Whether sentences of about the same length are trained on together, so that little is padded.
+    #[serde(default)]
+    pub group_by_length: bool,
     /// How a label follows from the probabilities.
     #[serde(default)]
     pub decision: Decision,

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use burn::tensor::backend::Backend;
-use mi2rage_models::published::Precision;
 use serde::{Deserialize, Serialize};
 
 use super::dataset::{Dataset, real_picture};
@@ -139,13 +138,15 @@ fn painter<B: Backend>(
     };
     let size = lab.picture_size;
     let model = match &lab.published.pictures {
-        None => LatentDiffusion::<B>::load(&lab.generators, options, size, device),
+        None => {
+            LatentDiffusion::<B>::load(&lab.generators, options, size, config.precision, device)
+        }
         Some(folder) => LatentDiffusion::load_published(
             &folder.path,
             &folder.hash,
             options,
             Some(size),
-            Precision::F32,
+            config.precision,
             device,
         ),
     };
@@ -162,12 +163,12 @@ fn writer<B: Backend>(lab: &Lab<'_>, device: &B::Device) -> anyhow::Result<Capti
         max_tokens: config.caption_tokens,
     };
     let writer = match &lab.published.captions {
-        None => CaptionWriter::load(&lab.generators, options, device),
+        None => CaptionWriter::load(&lab.generators, options, config.precision, device),
         Some(folder) => CaptionWriter::load_published(
             &folder.path,
             &folder.hash,
             options,
-            Precision::F32,
+            config.precision,
             device,
         ),
     };

@@ -5,7 +5,8 @@ use std::path::Path;
 use burn::tensor::backend::Backend;
 use mi2rage_models::captioner::{Captioner, CaptionerConfig};
 use mi2rage_models::decoding::{Decoding, DecodingError, Request, Strategy};
-use mi2rage_models::published::{Precision, PublishedError, blip};
+use mi2rage_models::precision::Precision;
+use mi2rage_models::published::{PublishedError, blip};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -93,6 +94,7 @@ impl<B: Backend> CaptionWriter<B> {
     pub fn load(
         bundle: &Bundle,
         options: CaptionOptions,
+        precision: Precision,
         device: &B::Device,
     ) -> Result<Self, BundleError> {
         let (config, model) =
@@ -105,7 +107,7 @@ impl<B: Backend> CaptionWriter<B> {
         let never = [special.pad, special.unknown, special.start, special.mask];
         let never = never.into_iter().chain(special.head).chain(special.tail).collect();
         Ok(Self {
-            model,
+            model: precision.convert(model),
             decoding: Decoding {
                 strategy: strategy(&options),
                 min_new_tokens: 2,
@@ -117,6 +119,7 @@ impl<B: Backend> CaptionWriter<B> {
             capacity: options.max_tokens.min(config.text.max_position_embeddings),
             fingerprint: fingerprint(&(
                 &options,
+                precision,
                 [CAPTIONER, TOKENIZER].map(|file| bundle.hash(file)),
             )),
             reader: Reader::Bundled(Box::new(tokenizer)),
@@ -158,7 +161,7 @@ impl<B: Backend> CaptionWriter<B> {
                 continuations: Vec::new(),
             },
             capacity: options.max_tokens.min(config.model.text.max_position_embeddings),
-            fingerprint: fingerprint(&(&options, hash)),
+            fingerprint: fingerprint(&(&options, precision, hash)),
             reader: Reader::Blip { tokenizer, preprocessor, start: config.bos_token_id },
             options,
             device: device.clone(),

@@ -3,12 +3,11 @@
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 use mi2rage_models::bert::Bert;
 use mi2rage_models::clip::{ClipModel, unit_rows};
-use mi2rage_models::published::{
-    Architecture, Precision, PublishedError, architecture, bert, clip, vit,
-};
+use mi2rage_models::precision::Precision;
+use mi2rage_models::published::{Architecture, PublishedError, architecture, bert, clip, vit};
 use mi2rage_models::vit::Vit;
 use thiserror::Error;
 
@@ -188,6 +187,7 @@ impl<B: Backend> Embedder<B> {
         let rows = batch.len();
         let ids = tensors::ids(&ids, rows, &self.device);
         let hidden = model.forward(ids, None, tensors::mask(&seen, rows, &self.device));
+        let hidden = hidden.cast(DType::F32);
         let [_, _, width] = hidden.dims();
         let pooled = match pooling.pooling {
             Pooling::Cls => hidden.narrow(1, 0, 1).reshape([rows, width]),
@@ -200,7 +200,7 @@ impl<B: Backend> Embedder<B> {
                     })
                     .collect();
                 let share = TensorData::new(share, [rows, 1, length]);
-                let share = Tensor::<B, 3>::from_data(share, (&self.device, hidden.dtype()));
+                let share = Tensor::<B, 3>::from_data(share, (&self.device, DType::F32));
                 share.matmul(hidden).reshape([rows, width])
             }
         };

@@ -10,7 +10,8 @@ use mi2rage_models::diffusion::{
     Guidance, NoiseSchedule, SamplerConfig, SamplerKind, ScheduleConfig, TimestepSpacing, sample,
     sample_from,
 };
-use mi2rage_models::published::{Precision, PublishedError, clip, stable_diffusion};
+use mi2rage_models::precision::Precision;
+use mi2rage_models::published::{PublishedError, clip, stable_diffusion};
 use mi2rage_models::unet::UNetConfig;
 use mi2rage_models::vae::{AutoencoderKl, VaeConfig};
 use serde::{Deserialize, Serialize};
@@ -78,7 +79,8 @@ pub struct LatentDiffusion<B: Backend> {
 }
 
 impl<B: Backend> LatentDiffusion<B> {
-    /// Loads the models; pictures come out `size` pixels square.
+    /// Loads the models; pictures come out `size` pixels square. The sampler computes in 32 bits
+    /// whatever the models' precision.
     ///
     /// # Errors
     ///
@@ -87,6 +89,7 @@ impl<B: Backend> LatentDiffusion<B> {
         bundle: &Bundle,
         options: DrawOptions,
         size: usize,
+        precision: Precision,
         device: &B::Device,
     ) -> Result<Self, BundleError> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
@@ -113,10 +116,11 @@ impl<B: Backend> LatentDiffusion<B> {
             fingerprint: fingerprint(&(
                 &options,
                 size,
+                precision,
                 [AUTOENCODER, DIFFUSION, TOKENIZER].map(|file| bundle.hash(file)),
             )),
-            autoencoder,
-            model,
+            autoencoder: precision.convert(autoencoder),
+            model: precision.convert(model),
             schedule,
             sampler: trailing(),
             prompts,
@@ -168,7 +172,7 @@ impl<B: Backend> LatentDiffusion<B> {
         Ok(Self {
             scaling: vae.scaling_factor,
             latent: [unet_config.in_channels, side, side],
-            fingerprint: fingerprint(&(&options, size, hash)),
+            fingerprint: fingerprint(&(&options, size, precision, hash)),
             autoencoder,
             model: TextToLatent { text_model, unet },
             schedule,

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
+use mi2rage_models::precision::Precision;
 use serde::{Deserialize, Serialize};
 
 use super::corpus::Captioned;
@@ -62,7 +63,13 @@ pub fn try_out<B: Backend>(
         negative: Vec::new(),
     };
     let detector = Detector::new();
-    let painter = LatentDiffusion::<B>::load(&bundle, options, bundle.picture_size()?, device)?;
+    let painter = LatentDiffusion::<B>::load(
+        &bundle,
+        options,
+        bundle.picture_size()?,
+        Precision::F32,
+        device,
+    )?;
     let started = std::time::Instant::now();
     let mut drawn = Vec::new();
     for (index, batch) in items.chunks(defaults.batch).enumerate() {
@@ -100,7 +107,7 @@ pub fn try_out<B: Backend>(
             temperature: defaults.temperature,
             max_tokens: defaults.caption_tokens,
         };
-        let writer = CaptionWriter::<B>::load(&bundle, options, device)?;
+        let writer = CaptionWriter::<B>::load(&bundle, options, Precision::F32, device)?;
         let started = std::time::Instant::now();
         let mut right = Vec::new();
         for (index, batch) in items.chunks(defaults.batch).enumerate() {

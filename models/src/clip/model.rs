@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{Int, Tensor, backend::Backend};
+use burn::tensor::{DType, Int, Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
 use super::{ClipTextConfig, ClipTextModel, ClipVisionConfig, ClipVisionModel};
@@ -154,11 +154,12 @@ pub(super) fn scaled_cosines<B: Backend>(
     image: Tensor<B, 2>,
     logit_scale: Tensor<B, 1>,
 ) -> Tensor<B, 2> {
-    text.matmul(image.transpose()) * logit_scale.exp().unsqueeze::<2>()
+    text.matmul(image.transpose()) * logit_scale.cast(DType::F32).exp().unsqueeze::<2>()
 }
 
-/// Rows scaled to length 1.
+/// Rows scaled to length 1, in 32 bits.
 pub fn unit_rows<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+    let x = x.cast(DType::F32);
     let length = x.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
     x / length
 }

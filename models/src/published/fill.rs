@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Bool, DType, Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
 
 use super::archive::{Archive, Entry};
 use super::{Precision, PublishedError};
@@ -163,9 +163,8 @@ impl Plan {
             let origin = archive.origin().to_owned();
             return Err(PublishedError::Mismatch { origin, missing, unused, misfit });
         }
-        let dtype = precision.dtype();
-        let mut fill =
-            Fill { path: Vec::new(), archive, sources: self.sources, device, dtype, error: None };
+        let sources = self.sources;
+        let mut fill = Fill { path: Vec::new(), archive, sources, device, precision, error: None };
         let module = module.map(&mut fill);
         match fill.error {
             Some(error) => Err(error),
@@ -283,7 +282,7 @@ struct Fill<'a, B: Backend> {
     archive: &'a mut Archive,
     sources: BTreeMap<String, Source>,
     device: &'a B::Device,
-    dtype: DType,
+    precision: Precision,
     error: Option<PublishedError>,
 }
 
@@ -313,9 +312,11 @@ impl<B: Backend> ModuleMapper<B> for Fill<'_, B> {
         if transpose {
             numbers = transposed(&numbers, shape[1], shape[0]);
         }
-        let data = TensorData::new(numbers, shape).convert_dtype(self.dtype);
+        let container = self.path.last().map_or("", |(_, container)| container);
+        let dtype = self.precision.dtype_in(container);
+        let data = TensorData::new(numbers, shape).convert_dtype(dtype);
         let id = param.id;
-        let tensor = Tensor::from_data(data, (self.device, self.dtype));
+        let tensor = Tensor::from_data(data, (self.device, dtype));
         let param = param.transform_for_load(tensor, id);
         if param.device() == *self.device { param } else { param.fork(self.device) }
     }

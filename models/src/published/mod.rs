@@ -21,11 +21,12 @@ pub use inspect::{Architecture, Part, architecture, inspect};
 pub use keys::{Accepted, KeyError, read};
 pub use scheduler::PublishedScheduler;
 
+pub use crate::precision::Precision;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use burn::tensor::DType;
 use burn::tensor::backend::Backend;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -96,29 +97,6 @@ fn list(missing: &[String], unused: &[String], misfit: &[String]) -> String {
         .filter(|(_, names)| !names.is_empty())
         .map(|(kind, names)| format!("; {kind} ({}): {}", names.len(), names.join(", ")))
         .collect()
-}
-
-/// The type that weights have in memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// 32 bits, for training and for CPUs.
-    #[default]
-    F32,
-    /// 16 bits, three digits, up to 65504.
-    F16,
-    /// 16 bits, two digits, the range of 32.
-    Bf16,
-}
-
-impl Precision {
-    /// burn's name of it.
-    pub fn dtype(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::F16 => DType::F16,
-            Self::Bf16 => DType::BF16,
-        }
-    }
 }
 
 /// The JSON file at `path`.

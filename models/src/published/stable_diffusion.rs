@@ -25,7 +25,7 @@ const UNET: Accepted = Accepted {
         ("attention_type", &["\"default\""]),
     ],
     ignored: &[
-        // The softmax is taken in 32 bits anyway.
+        // Logits and softmax are computed in 32 bits anyway.
         "upcast_attention",
         // Of an embedding that is off.
         "addition_embed_type_num_heads",
@@ -35,7 +35,8 @@ const UNET: Accepted = Accepted {
 /// Keys of `AutoencoderKL` that are not in [`VaeConfig`], with their defaults.
 const VAE: Accepted = Accepted {
     fixed: &[("act_fn", &["\"silu\""])],
-    // The size that it was trained at; whether half precision overflows.
+    // The size that it was trained at; that f16 overflows, which diffusers heeds in the autoencoder of
+    // Stable Diffusion XL alone.
     ignored: &["sample_size", "force_upcast"],
 };
 

@@ -127,9 +127,11 @@ impl UNetConfig {
 impl<B: Backend> UNet<B> {
     /// `encoder_mask` is true where a token of the condition may be attended to.
     ///
+    /// The output has the sample's type, whatever the weights': a sampler keeps its state in 32 bits.
+    ///
     /// # Shapes
     /// - sample: `[b, in_channels, h, w]`, `h` and `w` divisible by 2 for each downsampling
-    /// - timesteps: `[b]`, in training steps
+    /// - timesteps: `[b]`, in training steps, in 32 bits
     /// - encoder_hidden_states: `[b, n, cross_attention_dim]`
     /// - encoder_mask: `[b, n]`
     /// - output: `[b, out_channels, h, w]`
@@ -140,11 +142,13 @@ impl<B: Backend> UNet<B> {
         encoder_hidden_states: Tensor<B, 3>,
         encoder_mask: Option<Tensor<B, 2, Bool>>,
     ) -> Tensor<B, 4> {
+        let (outside, inside) = (sample.dtype(), self.conv_in.weight.dtype());
+        let context = encoder_hidden_states.cast(inside);
         let time = self.embed_time(timesteps);
         let bias = encoder_mask.map(attention_bias);
-        let conditions =
-            Conditions { time: &time, context: &encoder_hidden_states, bias: bias.as_ref() };
-        let mut hidden = self.conv_in.forward(channels_last(sample), Stride::One);
+        let conditions = Conditions { time: &time, context: &context, bias: bias.as_ref() };
+        let sample = channels_last(sample.cast(inside));
+        let mut hidden = self.conv_in.forward(sample, Stride::One);
         let mut skips = vec![hidden.clone()];
         for block in &self.down_blocks {
             hidden = block.forward(hidden, &conditions, &mut skips);
@@ -154,7 +158,7 @@ impl<B: Backend> UNet<B> {
             hidden = block.forward(hidden, &conditions, &mut skips);
         }
         let hidden = self.conv_norm_out.forward_silu(hidden);
-        channels_first(self.conv_out.forward(hidden, Stride::One))
+        channels_first(self.conv_out.forward(hidden, Stride::One)).cast(outside)
     }
 
     /// The time embedding after the silu that every residual block would apply to it.
@@ -166,6 +170,8 @@ impl<B: Backend> UNet<B> {
         let channels = self.conv_in.bias.dims()[0];
         let sinusoids =
             sinusoidal_embedding(timesteps, channels, self.flip_sin_to_cos, self.freq_shift);
+        // Only now: 16 bits have no digits for the angles, which go up to the training steps.
+        let sinusoids = sinusoids.cast(self.conv_in.weight.dtype());
         silu(self.time_embedding.forward(sinusoids))
     }
 }

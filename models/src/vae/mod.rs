@@ -192,36 +192,40 @@ impl<B: Backend> Decoder<B> {
 }
 
 impl<B: Backend> AutoencoderKl<B> {
-    /// The latents are not scaled: the caller multiplies by `scaling_factor`.
+    /// The latents are not scaled: the caller multiplies by `scaling_factor`. They have the pictures'
+    /// type, whatever the weights'.
     ///
     /// # Shapes
     /// - pictures: `[b, in_channels, h, w]`, values in -1 to 1, `h` and `w` divisible by
     ///   [`VaeConfig::downsampling`]
     /// - output: `[b, latent_channels, h', w']`, twice
     pub fn encode(&self, pictures: Tensor<B, 4>) -> LatentDistribution<B> {
-        let moments = self.encoder.forward(channels_last(pictures));
+        let (outside, inside) = (pictures.dtype(), self.encoder.conv_in.weight.dtype());
+        let moments = self.encoder.forward(channels_last(pictures.cast(inside)));
         let moments = match &self.quant_conv {
             Some(layer) => linear(layer, moments),
             None => moments,
         };
-        let [mean, logvar] = channels_first(moments)
+        let [mean, logvar] = channels_first(moments.cast(outside))
             .chunk(2, 1)
             .try_into()
             .expect("two chunks of an even number of channels");
         LatentDistribution { mean, logvar: logvar.clamp(-30.0, 20.0) }
     }
 
-    /// The caller has divided the latents by `scaling_factor`.
+    /// The caller has divided the latents by `scaling_factor`. The pictures have their type, whatever
+    /// the weights'.
     ///
     /// # Shapes
     /// - latents: `[b, latent_channels, h', w']`
     /// - output: `[b, out_channels, h, w]`
     pub fn decode(&self, latents: Tensor<B, 4>) -> Tensor<B, 4> {
-        let latents = channels_last(latents);
+        let (outside, inside) = (latents.dtype(), self.decoder.conv_in.weight.dtype());
+        let latents = channels_last(latents.cast(inside));
         let latents = match &self.post_quant_conv {
             Some(layer) => linear(layer, latents),
             None => latents,
         };
-        channels_first(self.decoder.forward(latents))
+        channels_first(self.decoder.forward(latents)).cast(outside)
     }
 }
