@@ -99,8 +99,11 @@ pub fn fit<B: Backend>(
     let (token_dropout, special) = (lab.config.student.token_dropout, lab.tokenizer.special().mask);
     let first_ordinary = lab.tokenizer.first_ordinary();
     let special = (special, first_ordinary);
+    let length = |pair: &Pair| pair.text.as_ref().map_or(0, |text| text.ids.len());
+    let grouped = lab.config.student.group_by_length;
     let items = Items {
         len: pairs.len(),
+        lengths: grouped.then(|| pairs.iter().map(length).collect()),
         collate: Arc::new(move |at: &[usize], key: &Key| {
             let pairs = at.iter().map(|&at| pairs[at].clone());
             PairBatch::masked(pairs, masking, key).hide_tokens(token_dropout, special, key)
@@ -108,6 +111,7 @@ pub fn fit<B: Backend>(
     };
     let held_out = Items {
         len: held_out.len(),
+        lengths: None,
         collate: Arc::new(move |at: &[usize], _: &Key| {
             PairBatch::new(at.iter().map(|&at| held_out[at].clone()).collect())
         }),

@@ -1,7 +1,7 @@
 //! Batches whose content is a function of the key and the update alone.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::tensor::backend::Backend;
@@ -17,18 +17,44 @@ pub type Collate<I> = Arc<dyn Fn(&[usize], &Key) -> I + Send + Sync>;
 pub struct Order {
     key: Key,
     len: usize,
+    lengths: Option<Arc<[usize]>>,
+    /// The permutation that was dealt from last, with its number.
+    current: Arc<Mutex<(usize, Arc<[usize]>)>>,
 }
 
+/// Batches whose items are put in the order of their lengths together, as in transformers'
+/// `LengthGroupedSampler`.
+const GROUPED: usize = 50;
+
 impl Order {
-    /// The order of `len` items under a key.
-    pub fn new(key: Key, len: usize) -> Self {
-        Self { key, len }
+    /// The order of `len` items under a key. With lengths, items of about the same length come into a
+    /// batch together; which batch comes when stays random.
+    pub fn new(key: Key, len: usize, lengths: Option<Arc<[usize]>>) -> Self {
+        Self { key, len, lengths, current: Arc::new(Mutex::new((usize::MAX, Arc::new([])))) }
     }
 
-    fn pass(&self, pass: usize) -> Vec<usize> {
-        let mut indices: Vec<usize> = (0..self.len).collect();
-        indices.shuffle(&mut self.key.with("pass", pass).rng());
-        indices
+    fn pass(&self, pass: usize, batch: usize) -> Arc<[usize]> {
+        let mut current = self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if current.0 != pass {
+            let mut rng = self.key.with("pass", pass).rng();
+            let mut indices: Vec<usize> = (0..self.len).collect();
+            indices.shuffle(&mut rng);
+            if let Some(lengths) = &self.lengths {
+                for group in indices.chunks_mut(GROUPED * batch) {
+                    group.sort_by_key(|&index| lengths[index]);
+                }
+                // The first items complete the batch that the pass before began; the last ones begin
+                // one that the next completes.
+                let first = (batch - pass * self.len % batch) % batch;
+                let (first, others) = indices.split_at(first.min(self.len));
+                let mut batches: Vec<&[usize]> = others.chunks_exact(batch).collect();
+                let last = others.chunks_exact(batch).remainder();
+                batches.shuffle(&mut rng);
+                indices = [first, &batches.concat(), last].concat();
+            }
+            *current = (pass, indices.into());
+        }
+        current.1.clone()
     }
 
     /// The indices of batch `update` when every batch holds `batch` items.
@@ -36,7 +62,7 @@ impl Order {
         let mut indices = Vec::with_capacity(batch);
         let mut position = update * batch;
         while indices.len() < batch {
-            let pass = self.pass(position / self.len);
+            let pass = self.pass(position / self.len, batch);
             let start = position % self.len;
             let take = (self.len - start).min(batch - indices.len());
             indices.extend_from_slice(&pass[start..start + take]);
@@ -178,7 +204,7 @@ mod tests {
 
     #[test]
     fn every_pass_deals_each_item_once_and_passes_differ() {
-        let order = Order::new(Key::new(1), 10);
+        let order = Order::new(Key::new(1), 10, None);
         let dealt: Vec<usize> = (0..5).flat_map(|update| order.batch(update, 4)).collect();
         for pass in dealt.chunks(10) {
             let mut sorted = pass.to_vec();
@@ -190,7 +216,26 @@ mod tests {
 
     #[test]
     fn a_batch_larger_than_the_data_wraps() {
-        let order = Order::new(Key::new(1), 3);
+        let order = Order::new(Key::new(1), 3, None);
         assert_eq!(order.batch(0, 8).len(), 8);
+    }
+
+    #[test]
+    fn with_lengths_a_pass_still_deals_each_item_once_and_batches_are_even() {
+        let lengths: Vec<usize> = (0..1010).map(|item| item * 7919 % 60).collect();
+        let order = Order::new(Key::new(1), 1010, Some(lengths.clone().into()));
+        let batches: Vec<Vec<usize>> = (0..101).map(|update| order.batch(update, 20)).collect();
+        let spread = |batch: &&Vec<usize>| {
+            let lengths = batch.iter().map(|&item| lengths[item]);
+            lengths.clone().max().unwrap() - lengths.min().unwrap()
+        };
+        // One batch takes items of both passes.
+        assert_eq!(batches.iter().filter(|batch| spread(batch) > 4).count(), 1);
+        for pass in batches.concat().chunks(1010) {
+            let mut dealt = pass.to_vec();
+            assert!(!dealt.is_sorted_by_key(|&item| lengths[item]), "batches come in random order");
+            dealt.sort_unstable();
+            assert_eq!(dealt, (0..1010).collect::<Vec<_>>());
+        }
     }
 }

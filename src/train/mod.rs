@@ -1,5 +1,6 @@
 //! Training of every model through burn-train's learner, by one strategy.
 
+mod adamw;
 mod batches;
 mod ema;
 mod renderer;
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use burn::module::AutodiffModule;
-use burn::optim::AdamWConfig;
+use burn::optim::adaptor::OptimizerAdaptor;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::{InferenceStep, Learner, SupervisedTraining, TrainStep, TrainingStrategy};
@@ -25,6 +26,7 @@ pub use strategy::{Criterion, CurvePoint, StepLoss, Tally};
 
 use crate::keyed::Key;
 use crate::progress::Progress;
+use adamw::AdamW;
 use batches::{Order, TrainBatches, ValidationBatches};
 use renderer::Silent;
 use schedule::WarmupDecay;
@@ -124,6 +126,8 @@ pub struct Context {
 pub struct Items<I> {
     /// How many there are.
     pub len: usize,
+    /// Their lengths, where those of about the same length are to be trained on together.
+    pub lengths: Option<Arc<[usize]>>,
     /// Makes a batch from indices below `len`.
     pub collate: Collate<I>,
 }
@@ -188,7 +192,7 @@ where
     let epoch = Arc::new(AtomicUsize::new(1));
     let per_epoch = recipe.updates.div_ceil(recipe.evaluations);
     let batches = TrainBatches::new(
-        Order::new(key.with("order", 0), items.len),
+        Order::new(key.with("order", 0), items.len, items.lengths),
         recipe.batch,
         recipe.updates,
         per_epoch,
@@ -201,8 +205,7 @@ where
         key: key.with("validation", 0),
         collate: held_out.collate,
     };
-    let optimizer =
-        AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(recipe.weight_decay).init();
+    let optimizer = OptimizerAdaptor::<_, M, B>::from(AdamW { weight_decay: recipe.weight_decay });
     let rate = WarmupDecay::new(recipe.learning_rate, recipe.warmup, recipe.updates, recipe.decay);
     let task = context.progress.task(name, recipe.updates as u64, "updates");
     let outcome = Arc::new(Mutex::new(Outcome::default()));

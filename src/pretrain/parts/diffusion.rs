@@ -34,12 +34,14 @@ impl<B: Backend> Trainer<'_, B> {
         let (train, held_out) = (pick(&self.corpus.train), pick(&self.corpus.held_out));
         let items = Items {
             len: train.len(),
+            lengths: None,
             collate: Arc::new(move |at: &[usize], key: &Key| {
                 AutoencoderBatch::sampled(at.iter().map(|&at| train[at].clone()).collect(), key)
             }),
         };
         let held_out = Items {
             len: held_out.len(),
+            lengths: None,
             collate: Arc::new(move |at: &[usize], _: &Key| {
                 AutoencoderBatch::mean(at.iter().map(|&at| held_out[at].clone()).collect())
             }),
@@ -121,6 +123,7 @@ impl<B: Backend> Trainer<'_, B> {
             }
             Ok(Items {
                 len: pairs.len(),
+                lengths: None,
                 collate: Arc::new(move |at: &[usize], _: &Key| {
                     ContrastiveBatch::new(at.iter().map(|&at| (&pairs[at].0[..], &pairs[at].1[..])))
                 }) as train::Collate<_>,
@@ -175,6 +178,7 @@ impl<B: Backend> Trainer<'_, B> {
             let (schedule, dropout) = (schedule.clone(), part.prompt_dropout);
             Ok(Items {
                 len: latents.len(),
+                lengths: None,
                 collate: Arc::new(move |at: &[usize], key: &Key| {
                     let mut rng = key.with("prompt dropout", 0).rng();
                     let mut ids = Vec::with_capacity(at.len() * PROMPT_TOKENS);

@@ -78,6 +78,7 @@ impl<B: Backend> Trainer<'_, B> {
             let pad = tokenizer.special().pad;
             Ok(Items {
                 len: encoded.len(),
+                lengths: None,
                 collate: Arc::new(move |at: &[usize], _: &Key| {
                     CaptionBatch::new(at.iter().map(|&at| encoded[at].clone()).collect(), pad)
                 }) as train::Collate<_>,

@@ -142,6 +142,7 @@ impl<B: Backend> Trainer<'_, B> {
                 items.iter().map(|item| (item.picture.clone(), item.form)).collect();
             Items {
                 len: items.len(),
+                lengths: None,
                 collate: Arc::new(move |at: &[usize], _: &Key| {
                     let (pictures, classes) = at.iter().map(|&at| items[at].clone()).unzip();
                     SceneBatch { pictures, classes }

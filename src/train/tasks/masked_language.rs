@@ -93,6 +93,7 @@ pub fn items(sentences: Vec<Sentence>, tokenizer: &Tokenizer) -> Items<MaskedBat
     let (tokenizer, vocabulary) = (tokenizer.clone(), Vocabulary::of(tokenizer));
     Items {
         len: sentences.len(),
+        lengths: None,
         collate: Arc::new(move |at: &[usize], key: &Key| {
             let chosen: Vec<&Sentence> = at.iter().map(|&at| &sentences[at]).collect();
             MaskedBatch::new(&chosen, &tokenizer, vocabulary, key)
