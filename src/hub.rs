@@ -56,7 +56,8 @@ fn fetch(name: &str, id: &str, revision: &str) -> Result<PathBuf, UserError> {
              https://huggingface.co/{id}/tree/{revision} into a folder ({FILES}) and name the folder"
         ))
     };
-    let api = hf_hub::api::sync::Api::new().map_err(|error| failed(&error))?;
+    // HF_HOME and HF_ENDPOINT say where to, as they do for Hugging Face's own programs.
+    let api = hf_hub::api::sync::ApiBuilder::from_env().build().map_err(|error| failed(&error))?;
     let repository =
         api.repo(Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned()));
     let info = repository.info().map_err(|error| failed(&error))?;
