@@ -1,0 +1,167 @@
+"""This project beside PyTorch and candle, in one run, row by row and in turns.
+
+    pip install torch==2.15.0 transformers==5.23.0 diffusers==0.42.1 accelerate==1.15.0 \\
+        safetensors==0.8.0 numpy==2.4.6
+    (cd benches/candle && cargo build --release --locked)  # or else candle is left out
+    python benches/compare.py [ROW ...] [--rounds 5] [--threads N] [--json FILE]
+
+ROW is a name or a pattern such as "world-*"; `cargo bench --bench rows -- --list` prints the names.
+A row's programs are started one after the other and run once before it counts; then they take
+turns, so that one computes at a time. All keep their models in memory: the U-Net of Stable
+Diffusion takes 4 to 6 GB in each. `--programs this PyTorch` measures fewer.
+
+Prints a table in Markdown: medians, and the peaks of resident memory once the models are made; in
+brackets PyTorch's without what importing its libraries takes. The JSON file has every figure.
+"""
+
+import argparse
+import fnmatch
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+
+HERE = pathlib.Path(__file__).parent
+CANDLE = HERE / "candle" / "target" / "release" / "mi2rage-candle"
+PROGRAMS = ["this", "PyTorch", "candle"]
+COLUMNS = [
+    "row",
+    "work",
+    *PROGRAMS,
+    "this / PyTorch",
+    "this / candle",
+    "this, a second",
+    *[f"{program}, peak MiB" for program in PROGRAMS],
+]
+
+
+def build():
+    """This project's program, built where need be."""
+    command = "cargo bench --bench rows --no-run --message-format json".split()
+    built = subprocess.run(command, cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True)
+    messages = [json.loads(line) for line in built.stdout.splitlines()]
+    programs = {message["target"]["name"]: message["executable"] for message in messages if message.get("executable")}
+    return programs["rows"]
+
+
+def listed(command):
+    """The rows that a program serves, by name."""
+    output = subprocess.run([*command, "--list"], stdout=subprocess.PIPE, text=True, check=True)
+    lines = [line.split("\t") for line in output.stdout.splitlines()]
+    return {name: rest for name, *rest in lines}
+
+
+def start(command, threads):
+    count = str(threads)
+    environment = os.environ | {"RAYON_NUM_THREADS": count, "OMP_NUM_THREADS": count}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
+
+
+def ask(process, line):
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    if not answer:
+        sys.exit(f"{process.args}: ended without an answer")
+    return json.loads(answer)
+
+
+def measure(commands, options):
+    """Seconds of all rounds and memory, by program."""
+    running = {}
+    try:
+        for program, command in commands.items():
+            running[program] = start(command, options.threads)
+            ask(running[program], "go")
+        seconds = {program: [] for program in running}
+        for _ in range(options.rounds):
+            for program, process in running.items():
+                seconds[program].append(ask(process, "go")["seconds"])
+        return {
+            program: {"seconds": seconds[program]} | ask(process, "end")
+            for program, process in running.items()
+        }
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
+
+
+def table_row(name, items, about, results):
+    medians = {program: statistics.median(found["seconds"]) for program, found in results.items()}
+
+    def seconds(program):
+        return f"{medians[program]:.4g} s" if program in medians else ""
+
+    def ratio(program):
+        both = "this" in medians and program in medians
+        return f"{medians['this'] / medians[program]:.2f}" if both else ""
+
+    def peak(program):
+        found = results.get(program)
+        if not found:
+            return ""
+        own = found["peak_kib"] - found.get("imported_kib", 0)
+        brackets = f" ({own / 1024:.0f})" if "imported_kib" in found else ""
+        return f"{found['peak_kib'] / 1024:.0f}{brackets}"
+
+    count, unit = items.split()
+    rate = f"{int(count) / medians['this']:.3g} {unit}" if "this" in medians else ""
+    cells = [name, about, *map(seconds, PROGRAMS), ratio("PyTorch"), ratio("candle"), rate]
+    return cells + [peak(program) for program in PROGRAMS]
+
+
+def print_row(cells):
+    print("|", " | ".join(cells), "|", flush=True)
+
+
+def processor():
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+
+
+def main():
+    parser = argparse.ArgumentParser(description="This project beside PyTorch and candle.")
+    parser.add_argument("rows", nargs="*", default=["*"], metavar="ROW")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=PROGRAMS)
+    parser.add_argument("--candle", type=pathlib.Path, default=CANDLE, help="candle's program")
+    parser.add_argument("--work", help="where files are kept that a row needs")
+    parser.add_argument("--json", type=pathlib.Path, help="a file for every figure")
+    options = parser.parse_args()
+
+    ours = [build()]
+    python = [sys.executable, str(HERE / "pytorch.py"), "--threads", str(options.threads)]
+    programs = {"this": ours, "PyTorch": python, "candle": [str(options.candle)]}
+    if not options.candle.exists():
+        del programs["candle"]
+    programs = {name: command for name, command in programs.items() if name in options.programs}
+    has = {program: listed(command) for program, command in programs.items()}
+
+    libraries = [f"{name} {version(name)}" for name in ("torch", "transformers", "diffusers")]
+    setting = f"{processor()}, {options.threads} threads, {options.rounds} rounds"
+    print(f"{setting}; {', '.join(libraries)}\n")
+    print_row(COLUMNS)
+    print_row(["---"] * len(COLUMNS))
+    results = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        work = ["--work", options.work or temporary]
+        for name, (items, about) in listed(ours).items():
+            if not any(fnmatch.fnmatch(name, pattern) for pattern in options.rows):
+                continue
+            able = [program for program in programs if name in has[program]]
+            commands = {program: [*programs[program], name, *work] for program in able}
+            results[name] = measure(commands, options)
+            print_row(table_row(name, items, about, results[name]))
+            if options.json:
+                options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
