@@ -44,8 +44,9 @@ def build():
     command = "cargo bench --bench rows --no-run --message-format json".split()
     built = subprocess.run(command, cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True)
     messages = [json.loads(line) for line in built.stdout.splitlines()]
-    programs = {message["target"]["name"]: message["executable"] for message in messages if message.get("executable")}
-    return programs["rows"]
+    # The program itself is built too.
+    executables = {m["target"]["name"]: m["executable"] for m in messages if m.get("executable")}
+    return executables["rows"]
 
 
 def listed(command):

@@ -127,7 +127,7 @@ fn split(text: &str) -> Vec<String> {
 /// The numbers of the tensor `latents`, and its shape.
 fn read_latents(path: &Path) -> Result<(Vec<f32>, Vec<usize>), UserError> {
     let wrong = |what: &dyn std::fmt::Display| UserError(format!("{}: {what}", path.display()));
-    let mut archive = Archive::open(path).map_err(|error| UserError(error.to_string()))?;
+    let archive = Archive::open(path).map_err(|error| UserError(error.to_string()))?;
     let shape = archive.entries().get("latents").map(|entry| entry.shape.clone());
     let shape = shape.filter(|shape| shape.len() == 4).ok_or_else(|| {
         wrong(&"expected a tensor `latents` of shape [count, channels, height, width]")

@@ -229,8 +229,8 @@ mod tests {
             let lengths = batch.iter().map(|&item| lengths[item]);
             lengths.clone().max().unwrap() - lengths.min().unwrap()
         };
-        // One batch takes items of both passes.
-        assert_eq!(batches.iter().filter(|batch| spread(batch) > 4).count(), 1);
+        // All but those that take items of two groups or of both passes.
+        assert!(batches.iter().filter(|batch| spread(batch) > 4).count() <= 3);
         for pass in batches.concat().chunks(1010) {
             let mut dealt = pass.to_vec();
             assert!(!dealt.is_sorted_by_key(|&item| lengths[item]), "batches come in random order");

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use gemm::Parallelism;
 
+use super::parts::{pieces, write_parts};
 use super::vector::widest;
 
 /// A matrix within a slice: its first value, and how far it is from one row and from one column to
@@ -114,12 +115,19 @@ impl<'a> Matrix<'a> {
         'a: 'b,
     {
         let width = columns.len();
-        if self.column_stride == 1 {
+        if self.column_stride == 1 && !self.row_stride.is_multiple_of(ALIASED) {
             let starts = (0..self.rows).map(|row| row * self.row_stride + columns.start);
             return starts.map(|start| &self.values[start..start + width]).collect();
         }
         room.resize(self.rows * width, 0.0);
-        self.copy_columns(columns, width, room);
+        if self.column_stride == 1 {
+            for (row, room) in room.chunks_exact_mut(width).enumerate() {
+                let start = row * self.row_stride + columns.start;
+                room.copy_from_slice(&self.values[start..start + width]);
+            }
+        } else {
+            self.copy_columns(columns, width, room);
+        }
         room.chunks_exact(width).collect()
     }
 
@@ -132,6 +140,29 @@ impl<'a> Matrix<'a> {
             ..self
         }
     }
+}
+
+/// Numbers after which the same place of the first-level cache is used again (4 KiB): rows that far
+/// apart push each other out.
+const ALIASED: usize = 1024;
+
+/// The transpose of `[rows, columns]` numbers, on all threads.
+pub(crate) fn transposed(numbers: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    /// Rows of the result that one thread writes at a time.
+    const ROWS: usize = 64;
+    if numbers.is_empty() {
+        return Vec::new();
+    }
+    let matrix = Matrix::new(numbers, rows, columns).transpose();
+    write_parts(
+        pieces(rows * columns, ROWS * rows),
+        || (),
+        |(), index, part| {
+            let first = index * ROWS;
+            let matrix = matrix.narrow(first..first + part.len() / rows);
+            matrix.copy_columns(0..rows, rows, part);
+        },
+    )
 }
 
 /// That `rows` of `columns` values, `stride` apart, end within `length`.
@@ -183,6 +214,30 @@ pub(super) fn multiply(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_transpose_of_any_size_puts_rows_into_columns() {
+        for (rows, columns) in [(1, 1), (3, 5), (33, 70), (64, 32), (16, 1), (130, 257)] {
+            let numbers: Vec<f32> = (0..rows * columns).map(|n| n as f32).collect();
+            let result = transposed(&numbers, rows, columns);
+            for r in 0..rows {
+                for c in 0..columns {
+                    assert_eq!(result[c * rows + r], numbers[r * columns + c]);
+                }
+            }
+        }
+        assert!(transposed(&[], 0, 3).is_empty());
+    }
+
+    #[test]
+    fn rows_that_would_push_each_other_out_are_copied_and_the_same() {
+        let numbers: Vec<f32> = (0..5 * 2 * ALIASED).map(|i| i as f32).collect();
+        let matrix = Matrix::new(&numbers, 5, 2 * ALIASED);
+        let mut room = Vec::new();
+        for (row, found) in matrix.rows_of_block(7..300, &mut room).into_iter().enumerate() {
+            assert_eq!(found, &numbers[row * 2 * ALIASED + 7..row * 2 * ALIASED + 300]);
+        }
+    }
 
     #[test]
     fn any_range_of_columns_is_copied_from_either_order() {

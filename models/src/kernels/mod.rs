@@ -30,3 +30,4 @@ pub use geglu::geglu;
 pub use group_norm::group_norm;
 pub use layer_norm::layer_norm;
 pub use linear::{linear, linear_activated};
+pub(crate) use matrix::transposed;

@@ -1,12 +1,14 @@
 //! The tensors of a checkpoint: one safetensors file, or the shards that an index names.
 //!
 //! Only headers are held in memory. A tensor is read when it is asked for, so that loading a model
-//! takes the model's memory and one tensor's. Nothing is mapped: a file that is cut short under a
-//! map kills the process.
+//! takes the model's memory and that of the few that are read at once. Nothing is mapped: a file that is
+//! cut short under a map kills the process.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read};
+#[cfg(not(unix))]
+use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use half::slice::HalfFloatSliceExt;
@@ -218,7 +220,7 @@ impl Archive {
     /// # Errors
     ///
     /// It is not there, or holds something other than floats; the file cannot be read.
-    pub fn numbers(&mut self, name: &str) -> Result<Vec<f32>, PublishedError> {
+    pub fn numbers(&self, name: &str) -> Result<Vec<f32>, PublishedError> {
         let Some(entry) = self.entries.get(name).cloned() else {
             let what = format!("it has no tensor `{name}`");
             return Err(PublishedError::Broken { path: self.origin.clone(), what });
@@ -232,13 +234,13 @@ impl Archive {
     ///
     /// The file cannot be read, or holds something other than floats.
     pub(super) fn read(
-        &mut self,
+        &self,
         name: &str,
         entry: &Entry,
         from: usize,
         count: usize,
     ) -> Result<Vec<f32>, PublishedError> {
-        let (path, file) = &mut self.files[entry.file];
+        let (path, file) = &self.files[entry.file];
         let io = |source| PublishedError::Io { path: path.clone(), source };
         let width = match entry.dtype {
             Dtype::F64 => 8,
@@ -249,19 +251,37 @@ impl Archive {
                 return Err(PublishedError::Broken { path: path.clone(), what });
             }
         };
-        file.seek(SeekFrom::Start(entry.start + (from * width) as u64)).map_err(io)?;
+        let mut at = entry.start + (from * width) as u64;
         let mut numbers = vec![0_f32; count];
         if entry.dtype == Dtype::F32 && cfg!(target_endian = "little") {
-            file.read_exact(bytemuck::cast_slice_mut(&mut numbers)).map_err(io)?;
+            read_at(path, file, at, bytemuck::cast_slice_mut(&mut numbers)).map_err(io)?;
             return Ok(numbers);
         }
         let mut bytes = vec![0; width * CHUNK.min(count)];
         for chunk in numbers.chunks_mut(CHUNK) {
             let bytes = &mut bytes[..width * chunk.len()];
-            file.read_exact(bytes).map_err(io)?;
+            read_at(path, file, at, bytes).map_err(io)?;
+            at += bytes.len() as u64;
             convert(bytes, entry.dtype, chunk);
         }
         Ok(numbers)
+    }
+}
+
+/// Reads from a place of a file. Several threads may do so at once.
+fn read_at(path: &Path, file: &File, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        let _ = path;
+        std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
+    }
+    #[cfg(not(unix))]
+    {
+        // A handle of its own: the place where a handle reads belongs to all its users.
+        let _ = file;
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(at))?;
+        file.read_exact(bytes)
     }
 }
 
@@ -318,7 +338,7 @@ mod tests {
             ("d", Dtype::F64, vec![4, 1], le(values.map(|v| f64::from(v).to_le_bytes()))),
         ]);
         fs::write(&path, file).unwrap();
-        let mut archive = Archive::open(folder.path()).unwrap();
+        let archive = Archive::open(folder.path()).unwrap();
         for (name, entry) in archive.entries().clone() {
             assert_eq!(archive.read(&name, &entry, 0, 4).unwrap(), values, "{name}");
             assert_eq!(archive.read(&name, &entry, 1, 2).unwrap(), values[1..3], "{name}");

@@ -1,12 +1,14 @@
 //! From the tensors of a published checkpoint to the parameters of a module.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
+use rayon::prelude::*;
 
 use super::archive::{Archive, Entry};
 use super::{Precision, PublishedError};
+use crate::kernels::transposed;
 
 /// Names, and what belongs to each.
 pub type Pairs = &'static [(&'static str, &'static str)];
@@ -83,11 +85,29 @@ struct Source {
     from: usize,
     count: usize,
     transpose: bool,
+    /// The parameter's, after transposing.
+    shape: Vec<usize>,
+    /// burn's name of the module that the parameter is of.
+    container: String,
+}
+
+impl Source {
+    /// The parameter's numbers.
+    fn load(&self, archive: &Archive, precision: Precision) -> Result<TensorData, PublishedError> {
+        let Self { name, entry, from, count, transpose, shape, container } = self;
+        let mut numbers = archive.read(name, entry, *from, *count)?;
+        if *transpose {
+            numbers = transposed(&numbers, shape[1], shape[0]);
+        }
+        let data = TensorData::new(numbers, shape.clone());
+        Ok(data.convert_dtype(precision.dtype_in(container)))
+    }
 }
 
 /// Where each parameter's numbers lie, found from headers alone.
 pub struct Plan {
-    sources: BTreeMap<String, Source>,
+    /// By the parameter's path, in the module's order.
+    sources: VecDeque<(String, Source)>,
     /// What would become of the file's tensors.
     pub report: Report,
 }
@@ -108,7 +128,7 @@ impl Plan {
             path: Vec::new(),
             archive,
             names,
-            sources: BTreeMap::new(),
+            sources: VecDeque::new(),
             spoken_for: BTreeSet::new(),
             report: Report::default(),
         };
@@ -146,7 +166,7 @@ impl Plan {
         Ok(Self { sources, report })
     }
 
-    /// Fills the module that the plan was made for, tensor by tensor.
+    /// Fills the module that the plan was made for, some tensors at a time ([`AHEAD`]).
     ///
     /// # Errors
     ///
@@ -164,7 +184,8 @@ impl Plan {
             return Err(PublishedError::Mismatch { origin, missing, unused, misfit });
         }
         let sources = self.sources;
-        let mut fill = Fill { path: Vec::new(), archive, sources, device, precision, error: None };
+        let (path, loaded) = (Vec::new(), BTreeMap::new());
+        let mut fill = Fill { path, archive, sources, loaded, device, precision, error: None };
         let module = module.map(&mut fill);
         match fill.error {
             Some(error) => Err(error),
@@ -198,7 +219,7 @@ struct Find<'a> {
     path: Path,
     archive: &'a Archive,
     names: &'a Names,
-    sources: BTreeMap<String, Source>,
+    sources: VecDeque<(String, Source)>,
     /// Tensors that a parameter asks for, whether they fit it or not.
     spoken_for: BTreeSet<String>,
     report: Report,
@@ -251,7 +272,17 @@ impl Find<'_> {
         let count = entry.len() / of;
         let entry = entry.clone();
         self.report.applied.insert(name.clone(), entry.clone());
-        self.sources.insert(ours, Source { name, entry, from: part * count, count, transpose });
+        let container = self.path.last().map(|(_, container)| container.clone());
+        let source = Source {
+            name,
+            entry,
+            from: part * count,
+            count,
+            transpose,
+            shape: shape.to_vec(),
+            container: container.unwrap_or_default(),
+        };
+        self.sources.push_back((ours, source));
     }
 }
 
@@ -277,13 +308,41 @@ impl<B: Backend> ModuleVisitor<B> for Find<'_> {
     }
 }
 
+/// Numbers that are read and turned at once, about, by all threads: beside the model this much stands
+/// in memory (128 MB in 32 bits), or its largest tensor.
+const AHEAD: usize = 1 << 25;
+
 struct Fill<'a, B: Backend> {
     path: Path,
-    archive: &'a mut Archive,
-    sources: BTreeMap<String, Source>,
+    archive: &'a Archive,
+    sources: VecDeque<(String, Source)>,
+    loaded: BTreeMap<String, TensorData>,
     device: &'a B::Device,
     precision: Precision,
     error: Option<PublishedError>,
+}
+
+impl<B: Backend> Fill<'_, B> {
+    /// The numbers of the parameter of this path, those of the ones that follow read along with them.
+    fn load(&mut self, path: &str) -> Result<Option<TensorData>, PublishedError> {
+        while !self.loaded.contains_key(path) && !self.sources.is_empty() {
+            let mut next = Vec::new();
+            let mut count = 0;
+            while count < AHEAD {
+                let Some(source) = self.sources.pop_front() else { break };
+                count += source.1.count;
+                next.push(source);
+            }
+            let (archive, precision) = (self.archive, self.precision);
+            let loaded: Result<Vec<_>, PublishedError> = next
+                .into_par_iter()
+                .with_max_len(1)
+                .map(|(path, source)| Ok((path, source.load(archive, precision)?)))
+                .collect();
+            self.loaded.extend(loaded?);
+        }
+        Ok(self.loaded.remove(path))
+    }
 }
 
 impl<B: Backend> ModuleMapper<B> for Fill<'_, B> {
@@ -296,62 +355,21 @@ impl<B: Backend> ModuleMapper<B> for Fill<'_, B> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let Some(source) = self.sources.remove(&joined(&self.path)) else { return param };
         if self.error.is_some() {
             return param;
         }
-        let Source { name, entry, from, count, transpose } = source;
-        let mut numbers = match self.archive.read(&name, &entry, from, count) {
-            Ok(numbers) => numbers,
+        let data = match self.load(&joined(&self.path)) {
+            Ok(Some(data)) => data,
+            Ok(None) => return param,
             Err(error) => {
                 self.error = Some(error);
                 return param;
             }
         };
-        let shape = param.lazy_shape();
-        if transpose {
-            numbers = transposed(&numbers, shape[1], shape[0]);
-        }
-        let container = self.path.last().map_or("", |(_, container)| container);
-        let dtype = self.precision.dtype_in(container);
-        let data = TensorData::new(numbers, shape).convert_dtype(dtype);
+        let dtype = data.dtype;
         let id = param.id;
         let tensor = Tensor::from_data(data, (self.device, dtype));
         let param = param.transform_for_load(tensor, id);
         if param.device() == *self.device { param } else { param.fork(self.device) }
-    }
-}
-
-/// The transpose of `[rows, columns]` numbers, in blocks that fit the cache.
-fn transposed(numbers: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    const BLOCK: usize = 32;
-    let mut result = vec![0.0; numbers.len()];
-    for row in (0..rows).step_by(BLOCK) {
-        for column in (0..columns).step_by(BLOCK) {
-            for r in row..(row + BLOCK).min(rows) {
-                for c in column..(column + BLOCK).min(columns) {
-                    result[c * rows + r] = numbers[r * columns + c];
-                }
-            }
-        }
-    }
-    result
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_transpose_of_any_size_puts_rows_into_columns() {
-        for (rows, columns) in [(1, 1), (3, 5), (33, 70), (64, 32)] {
-            let numbers: Vec<f32> = (0..rows * columns).map(|n| n as f32).collect();
-            let result = transposed(&numbers, rows, columns);
-            for r in 0..rows {
-                for c in 0..columns {
-                    assert_eq!(result[c * rows + r], numbers[r * columns + c]);
-                }
-            }
-        }
     }
 }
