@@ -1,9 +1,9 @@
 use burn::prelude::*;
-use burn::tensor::activation::{gelu, sigmoid, silu};
+use burn::tensor::activation::{gelu, relu, sigmoid, silu};
 use burn_flex::FlexTensor;
 
 use super::flex::{self, FlexOperation};
-use super::parts::{pieces, write_parts};
+use super::parts::write_pieces;
 use super::vector::{self, normal, widest};
 use crate::layers::Activation;
 
@@ -15,10 +15,6 @@ pub fn activate<B: Backend, const D: usize>(
     activation: Activation,
     input: Tensor<B, D>,
 ) -> Tensor<B, D> {
-    if activation == Activation::Relu {
-        // burn's own is as fast.
-        return burn::tensor::activation::relu(input);
-    }
     let dims = input.dims();
     let flat = input.reshape([-1]);
     flex::apply(Elementwise { activation }, [flex::primitive(&flat)])
@@ -36,7 +32,7 @@ fn plain<B: Backend>(activation: Activation, x: Tensor<B, 1>) -> Tensor<B, 1> {
             x * sigmoid(double_u)
         }
         Activation::QuickGelu => x.clone() * sigmoid(x * QUICK),
-        Activation::Relu => burn::tensor::activation::relu(x),
+        Activation::Relu => relu(x),
         Activation::Silu => silu(x),
     }
 }
@@ -87,19 +83,15 @@ impl Elementwise {
         dims: [usize; 1],
         value: impl Fn(f32, f32) -> f32 + Sync,
     ) -> FlexTensor {
-        let output = write_parts(
-            pieces(input.len(), CHUNK),
-            || (),
-            |(), index, output| {
-                let range = index * CHUNK..index * CHUNK + output.len();
-                let (input, gradient) = (&input[range.clone()], &gradient[range]);
-                widest(|| {
-                    for ((output, &x), &slope) in output.iter_mut().zip(input).zip(gradient) {
-                        *output = value(x, slope);
-                    }
-                });
-            },
-        );
+        let output = write_pieces(input.len(), CHUNK, |index, output| {
+            let range = index * CHUNK..index * CHUNK + output.len();
+            let (input, gradient) = (&input[range.clone()], &gradient[range]);
+            widest(|| {
+                for ((output, &x), &slope) in output.iter_mut().zip(input).zip(gradient) {
+                    *output = value(x, slope);
+                }
+            });
+        });
         flex::tensor(output, dims)
     }
 }
@@ -107,14 +99,10 @@ impl Elementwise {
 impl FlexOperation<1> for Elementwise {
     fn forward(&self, [input]: [&FlexTensor; 1]) -> FlexTensor {
         let values = flex::values(input);
-        let output = write_parts(
-            pieces(values.len(), CHUNK),
-            || (),
-            |(), index, output| {
-                output.copy_from_slice(&values[index * CHUNK..][..output.len()]);
-                in_place(self.activation, output);
-            },
-        );
+        let output = write_pieces(values.len(), CHUNK, |index, output| {
+            output.copy_from_slice(&values[index * CHUNK..][..output.len()]);
+            in_place(self.activation, output);
+        });
         flex::tensor(output, flex::dims::<1>(input))
     }
 
@@ -160,9 +148,13 @@ mod tests {
 
     #[test]
     fn the_fast_path_equals_the_plain_one_with_its_gradients() {
-        for activation in
-            [Activation::Gelu, Activation::GeluNew, Activation::QuickGelu, Activation::Silu]
-        {
+        for activation in [
+            Activation::Gelu,
+            Activation::GeluNew,
+            Activation::QuickGelu,
+            Activation::Relu,
+            Activation::Silu,
+        ] {
             assert_same(
                 [&[CHUNK + 21]],
                 |[x]| activate(activation, x * 2.0),

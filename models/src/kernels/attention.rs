@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::flex::{self, FlexOperation};
 use super::matrix::{self, Matrix};
-use super::parts::{pieces, write_parts};
+use super::parts::{pieces, write_parts, write_pieces};
 use super::product::{self, Packed, Start};
 use super::vector::{exp, largest, sum, widest};
 use crate::dropout::Dropout;
@@ -143,13 +143,11 @@ fn part(values: &[f32], sample: usize, head: usize, [rows, c, width]: [usize; 3]
 }
 
 impl Head<'_> {
-    /// Queries whose weights are computed at once.
-    fn block(&self) -> usize {
-        (BLOCK / self.m / product::TILE * product::TILE).clamp(product::TILE, 320)
-    }
-
+    /// Queries whose weights are computed at once: whole tiles, and at most one block of the depth, which
+    /// they are in the gradients of key and value.
     fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (n, block) = (self.n, self.block());
+        let tiles = BLOCK / self.m / product::TILE;
+        let (n, block) = (self.n, (tiles * product::TILE).clamp(product::TILE, product::DEPTH));
         (0..n).step_by(block).map(move |start| start..(start + block).min(n))
     }
 
@@ -273,19 +271,15 @@ fn times(output: &mut [f32], start: Start<'_>, left: Matrix<'_>, right: &Packed)
 /// `[b, heads, rows, width]` to `[b, rows, heads * width]`.
 fn merge(values: &[f32], [b, rows, c]: [usize; 3], heads: usize) -> FlexTensor {
     let width = c / heads;
-    let output = write_parts(
-        pieces(b * rows * c, rows * c),
-        || (),
-        |(), sample, output| {
-            let values = &values[sample * rows * c..][..rows * c];
-            for (head, values) in values.chunks_exact(rows * width).enumerate() {
-                let rows = output.chunks_exact_mut(c).zip(values.chunks_exact(width));
-                for (row, values) in rows {
-                    row[head * width..(head + 1) * width].copy_from_slice(values);
-                }
+    let output = write_pieces(b * rows * c, rows * c, |sample, output| {
+        let values = &values[sample * rows * c..][..rows * c];
+        for (head, values) in values.chunks_exact(rows * width).enumerate() {
+            let rows = output.chunks_exact_mut(c).zip(values.chunks_exact(width));
+            for (row, values) in rows {
+                row[head * width..(head + 1) * width].copy_from_slice(values);
             }
-        },
-    );
+        }
+    });
     flex::tensor(output, [b, rows, c])
 }
 

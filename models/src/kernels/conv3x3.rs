@@ -9,7 +9,6 @@ use burn_flex::FlexTensor;
 
 use self::sizes::{Sizes, geometry};
 use super::flex::{self, FlexOperation};
-use super::product::Start;
 use crate::blocks::Stride;
 
 /// A 3x3 convolution over channels-last pictures.
@@ -73,12 +72,12 @@ impl FlexOperation<3> for Convolution {
         let out = sizes.channels_out;
         let shared = flex::dims::<2>(bias)[0] == 1;
         let bias = flex::values(bias);
-        let start = |sample| Start::Row(&bias[if shared { 0 } else { sample * out }..][..out]);
+        let bias = |sample| &bias[if shared { 0 } else { sample * out }..][..out];
         let (input, weight) = (flex::values(input), flex::values(weight));
         let output = if winograd::pays(&sizes, b) {
-            winograd::convolve_all(&sizes, input, &winograd::factor(&sizes, weight), start)
+            winograd::convolve_all(&sizes, input, &winograd::factor(&sizes, weight), bias)
         } else {
-            sizes.convolve_all(input, &sizes.packed(weight), start)
+            sizes.convolve_all(input, &sizes.packed(weight), bias)
         };
         flex::tensor(output, [b, sizes.out_h, sizes.out_w, out])
     }
@@ -90,22 +89,12 @@ impl FlexOperation<3> for Convolution {
         [wants_input, wants_weight, wants_bias]: [bool; 3],
     ) -> [Option<FlexTensor>; 3] {
         let sizes = Sizes::new(self.stride, input, weight);
-        let [b, ..] = flex::dims::<4>(input);
         let gradient = flex::values(gradient);
         [
             wants_input.then(|| {
                 let weight = flex::values(weight);
                 let values = match self.stride {
-                    Stride::One => {
-                        let back = sizes.back();
-                        if winograd::pays(&back, b) {
-                            let factor = winograd::factor_back(&sizes, weight);
-                            winograd::convolve_all(&back, gradient, &factor, |_| Start::Zero)
-                        } else {
-                            let weight = sizes.packed_back(weight);
-                            back.convolve_all(gradient, &weight, |_| Start::Zero)
-                        }
-                    }
+                    Stride::One => backward::to_input(&sizes, weight, gradient),
                     Stride::Two | Stride::TwoPaddedAfter => {
                         backward::to_strided_input(&sizes, weight, gradient)
                     }
@@ -131,7 +120,6 @@ mod tests {
 
     #[test]
     fn the_fast_path_equals_the_convolution_of_burn_with_its_gradients() {
-        // 3x40x24 pixels take several parts of gathered lines.
         // 3x40x24 pixels take several parts of gathered lines; 33x31 of 33 channels Winograd's form.
         for (b, h, w, channels_in, channels_out) in
             [(11, 6, 4, 3, 5), (3, 40, 24, 12, 2), (2, 33, 31, 33, 35), (65, 4, 4, 40, 32)]

@@ -50,7 +50,8 @@ pub(super) fn tensor<const D: usize>(values: Vec<f32>, dims: [usize; D]) -> Flex
     FlexTensor::new(bytes, Layout::contiguous(Shape::new(dims)), DType::F32)
 }
 
-/// Contiguous tensors of 32-bit floats where they are burn-flex's; what was given elsewhere.
+/// Contiguous tensors of 32-bit floats where they are burn-flex's; what was given elsewhere. A storage that
+/// nobody else holds is still nobody else's.
 pub(super) fn take<B: Backend, const N: usize>(
     tensors: [FloatTensor<B>; N],
 ) -> Result<[FlexTensor; N], [FloatTensor<B>; N]> {
@@ -59,20 +60,9 @@ pub(super) fn take<B: Backend, const N: usize>(
     }
     let tensors: Box<dyn Any> = Box::new(tensors);
     match tensors.downcast::<[FlexTensor; N]>() {
-        Ok(tensors) => {
-            // Not by reference: that would share the storage, and the next write would copy it.
-            Ok(tensors.map(|tensor| match tensor.is_contiguous() && is_whole(&tensor) {
-                true => tensor,
-                false => tensor.to_contiguous(),
-            }))
-        }
+        Ok(tensors) => Ok(tensors.map(|tensor| tensor.to_contiguous())),
         Err(tensors) => Err(*tensors.downcast().expect("it is the array that was boxed")),
     }
-}
-
-/// Whether the storage holds this tensor and nothing else.
-fn is_whole(tensor: &FlexTensor) -> bool {
-    values(tensor).len() == tensor.layout().shape().num_elements()
 }
 
 /// Undoes [`take`].

@@ -97,31 +97,6 @@ impl GroupNormalisation {
         }
     }
 
-    /// Mean and reciprocal deviation of a sample, for each channel.
-    #[inline(always)]
-    fn moments(&self, sample: &[f32], channels: usize) -> (Vec<f32>, Vec<f32>) {
-        let pixels = sample.len() / channels;
-        let mut mean = vec![0.0; channels];
-        for pixel in sample.chunks_exact(channels) {
-            for (sum, value) in mean.iter_mut().zip(pixel) {
-                *sum += value;
-            }
-        }
-        self.group_means(&mut mean, pixels);
-        let mut scale = vec![0.0; channels];
-        for pixel in sample.chunks_exact(channels) {
-            for ((sum, value), mean) in scale.iter_mut().zip(pixel).zip(&mean) {
-                let centred = value - mean;
-                *sum += centred * centred;
-            }
-        }
-        self.group_means(&mut scale, pixels);
-        for value in &mut scale {
-            *value = 1.0 / (*value + self.epsilon).sqrt();
-        }
-        (mean, scale)
-    }
-
     /// Mean and sum of squared deviations of each group over some pixels.
     #[inline(always)]
     fn spreads(&self, pixels: &[f32], channels: usize) -> Vec<Spread> {
@@ -152,18 +127,20 @@ impl GroupNormalisation {
             .collect()
     }
 
-    /// The factor and the addend of each channel that normalise and scale a sample.
-    fn affine(&self, spreads: &[Vec<Spread>], gamma: &[f32], beta: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let width = gamma.len() / self.groups;
-        let whole: Vec<Spread> = (0..self.groups)
-            .map(|group| spreads.iter().map(|part| part[group]).reduce(Spread::merge))
-            .map(|spread| spread.unwrap_or(Spread { count: 1.0, mean: 0.0, squares: 0.0 }))
-            .collect();
-        (0..gamma.len())
-            .map(|c| {
-                let Spread { count, mean, squares } = whole[c / width];
-                let scale = gamma[c] / (squares / count + self.epsilon).sqrt();
-                (scale, beta[c] - mean * scale)
+    /// Mean and reciprocal deviation of each channel's group over a sample in parts.
+    fn moments(&self, parts: &[Vec<Spread>], channels: usize) -> (Vec<f32>, Vec<f32>) {
+        let width = channels / self.groups;
+        let whole = parts.iter().cloned().reduce(|mut whole, part| {
+            for (whole, part) in whole.iter_mut().zip(part) {
+                *whole = whole.merge(part);
+            }
+            whole
+        });
+        let groups = whole.into_iter().flatten();
+        groups
+            .flat_map(|Spread { count, mean, squares }| {
+                let scale = 1.0 / (squares / count + self.epsilon).sqrt();
+                std::iter::repeat_n((mean, scale), width)
             })
             .unzip()
     }
@@ -180,7 +157,7 @@ impl GroupNormalisation {
     ) {
         let channels = gamma.len();
         let pixels = sample.len() / channels;
-        let (mean, scale) = self.moments(sample, channels);
+        let (mean, scale) = self.moments(&[self.spreads(sample, channels)], channels);
         // First the gradient before the silu, in `output`, and its sums over the pixels, plain and
         // with the normalised values.
         let (mut sums, mut products) = (vec![0.0; channels], vec![0.0; channels]);
@@ -236,8 +213,16 @@ impl FlexOperation<3> for GroupNormalisation {
         let chunks: Vec<&[f32]> = samples.flat_map(|sample| sample.chunks(chunk)).collect();
         let spreads: Vec<Vec<Spread>> =
             chunks.par_iter().map(|chunk| widest(|| self.spreads(chunk, c))).collect();
-        let affine: Vec<_> =
-            spreads.chunks(per_sample).map(|parts| self.affine(parts, gamma, beta)).collect();
+        // The factor and the addend of each sample's channels.
+        let affine = spreads.chunks(per_sample).map(|parts| {
+            let (mut shift, mut scale) = self.moments(parts, c);
+            for c in 0..c {
+                scale[c] *= gamma[c];
+                shift[c] = beta[c] - shift[c] * scale[c];
+            }
+            (scale, shift)
+        });
+        let affine: Vec<(Vec<f32>, Vec<f32>)> = affine.collect();
 
         let lengths = chunks.iter().map(|chunk| chunk.len());
         let output = write_parts(

@@ -3,7 +3,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::flex::{self, FlexOperation};
-use super::parts::{parts, pieces, sum_in_order, write_parts};
+use super::parts::{parts, sum_in_order, write_pieces};
 use super::vector::{sum, widest};
 
 /// Layer normalisation (Ba et al. 2016) over the last dimension,
@@ -70,26 +70,20 @@ impl FlexOperation<3> for LayerNormalisation {
         let channels = dims[1];
         let (gamma, beta) = (flex::values(gamma), flex::values(beta));
         let values = flex::values(input);
-        let pieces = pieces(values.len(), ROWS * channels);
-        let output = write_parts(
-            pieces,
-            || (),
-            |(), index, output| {
-                let input = &values[index * ROWS * channels..][..output.len()];
-                widest(|| {
-                    let rows = output.chunks_exact_mut(channels);
-                    for (output, row) in rows.zip(input.chunks_exact(channels)) {
-                        let (mean, scale) = self.moments(row, output);
-                        let weights = gamma.iter().zip(beta);
-                        for ((output, value), (gamma, beta)) in
-                            output.iter_mut().zip(row).zip(weights)
-                        {
-                            *output = (value - mean) * scale * gamma + beta;
-                        }
+        let output = write_pieces(values.len(), ROWS * channels, |index, output| {
+            let input = &values[index * ROWS * channels..][..output.len()];
+            widest(|| {
+                let rows = output.chunks_exact_mut(channels);
+                for (output, row) in rows.zip(input.chunks_exact(channels)) {
+                    let (mean, scale) = self.moments(row, output);
+                    let weights = gamma.iter().zip(beta);
+                    for ((output, value), (gamma, beta)) in output.iter_mut().zip(row).zip(weights)
+                    {
+                        *output = (value - mean) * scale * gamma + beta;
                     }
-                });
-            },
-        );
+                }
+            });
+        });
         flex::tensor(output, dims)
     }
 
@@ -104,24 +98,20 @@ impl FlexOperation<3> for LayerNormalisation {
         let (input, gamma, gradient) =
             (flex::values(input), flex::values(gamma), flex::values(gradient));
         let mut output = vec![0.0; rows * channels];
-        let mut rest = output.as_mut_slice();
-        let mut work = Vec::new();
-        for part in parts(rows) {
-            let (output, after) = rest.split_at_mut(part.len() * channels);
-            rest = after;
-            work.push((part.start * channels..part.end * channels, output));
-        }
-        let (to_gamma, to_beta): (Vec<_>, Vec<_>) = work
-            .into_par_iter()
-            .map(|(part, output)| {
+        let parts = parts(rows);
+        let part_size = parts.first().map_or(1, |part| part.len() * channels);
+        let (to_gamma, to_beta): (Vec<_>, Vec<_>) = output
+            .par_chunks_mut(part_size)
+            .zip(input.par_chunks(part_size).zip(gradient.par_chunks(part_size)))
+            .map(|(output, (input, gradient))| {
                 let mut to_gamma = vec![0.0; channels];
                 let mut to_beta = vec![0.0; channels];
                 let mut products = vec![0.0; channels];
                 widest(|| {
                     let rows = output
                         .chunks_exact_mut(channels)
-                        .zip(input[part.clone()].chunks_exact(channels))
-                        .zip(gradient[part.clone()].chunks_exact(channels));
+                        .zip(input.chunks_exact(channels))
+                        .zip(gradient.chunks_exact(channels));
                     for ((output, row), gradient) in rows {
                         let (mean, scale) = self.moments(row, output);
                         // The gradient before gamma, in `output`, and its product with the normal

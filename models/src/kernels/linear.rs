@@ -22,32 +22,7 @@ use crate::layers::Activation;
 /// - input: `[.., in]`
 /// - output: `[.., out]`
 pub fn linear<B: Backend, const D: usize>(layer: &Linear<B>, input: Tensor<B, D>) -> Tensor<B, D> {
-    apply(layer, None, input).unwrap_or_else(|input| {
-        let mut dims = input.dims();
-        let [channels_in, channels_out] = layer.weight.dims();
-        dims[D - 1] = channels_out;
-        let rows: Tensor<B, 2> = input.reshape([-1, channels_in as i32]);
-        layer.forward(rows).reshape(dims)
-    })
-}
-
-/// The fast path's output; the input where there is none.
-fn apply<B: Backend, const D: usize>(
-    layer: &Linear<B>,
-    activation: Option<Activation>,
-    input: Tensor<B, D>,
-) -> Result<Tensor<B, D>, Tensor<B, D>> {
-    let mut dims = input.dims();
-    let [channels_in, channels_out] = layer.weight.dims();
-    dims[D - 1] = channels_out;
-    let rows: Tensor<B, 2> = input.clone().reshape([-1, channels_in as i32]);
-    let (rows, weight) = (flex::primitive(&rows), flex::primitive(&layer.weight.val()));
-    let product = Product { activation };
-    let output: Option<Tensor<B, 2>> = match &layer.bias {
-        Some(bias) => flex::apply(product, [rows, weight, flex::primitive(&bias.val())]),
-        None => flex::apply(product, [rows, weight]),
-    };
-    output.map(|output| output.reshape(dims)).ok_or(input)
+    over_rows(layer, input, |rows| fast(layer, None, &rows).unwrap_or_else(|| layer.forward(rows)))
 }
 
 /// [`linear`] followed by an activation; where nothing is learnt, in one pass.
@@ -64,8 +39,36 @@ pub fn linear_activated<B: Backend, const D: usize>(
     if B::ad_enabled(&input.device()) {
         return activation.forward(linear(layer, input));
     }
-    apply(layer, Some(activation), input)
-        .unwrap_or_else(|input| activation.forward(linear(layer, input)))
+    over_rows(layer, input, |rows| {
+        fast(layer, Some(activation), &rows)
+            .unwrap_or_else(|| activation.forward(layer.forward(rows)))
+    })
+}
+
+/// `function` of the rows, `[rows, in]` to `[rows, out]`, in the input's shape.
+fn over_rows<B: Backend, const D: usize>(
+    layer: &Linear<B>,
+    input: Tensor<B, D>,
+    function: impl FnOnce(Tensor<B, 2>) -> Tensor<B, 2>,
+) -> Tensor<B, D> {
+    let mut dims = input.dims();
+    let [channels_in, channels_out] = layer.weight.dims();
+    dims[D - 1] = channels_out;
+    function(input.reshape([-1, channels_in as i32])).reshape(dims)
+}
+
+/// The fast path's output where there is one.
+fn fast<B: Backend>(
+    layer: &Linear<B>,
+    activation: Option<Activation>,
+    rows: &Tensor<B, 2>,
+) -> Option<Tensor<B, 2>> {
+    let product = Product { activation };
+    let (rows, weight) = (flex::primitive(rows), flex::primitive(&layer.weight.val()));
+    match &layer.bias {
+        Some(bias) => flex::apply(product, [rows, weight, flex::primitive(&bias.val())]),
+        None => flex::apply(product, [rows, weight]),
+    }
 }
 
 /// Rows up to which the right factor is read where it lies: packing it would cost more than the

@@ -1,10 +1,11 @@
-//! Matrix products on one thread, for kernels that divide their work themselves.
+//! Matrices within slices: views, copies in another order, and their product on one thread where
+//! neither factor is packed.
 
 use std::ops::Range;
 
 use gemm::Parallelism;
 
-use super::parts::{pieces, write_parts};
+use super::parts::write_pieces;
 use super::vector::widest;
 
 /// A matrix within a slice: its first value, and how far it is from one row and from one column to
@@ -50,22 +51,24 @@ impl<'a> Matrix<'a> {
     /// Copies a range of columns, row by row, into rows that begin `width` numbers apart.
     pub(super) fn copy_columns(self, columns: Range<usize>, width: usize, into: &mut [f32]) {
         assert!(columns.end <= self.columns && columns.len() <= width, "the columns fit");
-        widest(|| match (self.row_stride, self.column_stride, columns.len()) {
+        let (first, count) = (columns.start, columns.len());
+        widest(|| match (self.row_stride, self.column_stride, count) {
             // Whole panels of vectors of 256 and of 512 bits.
-            (_, 1, 16) => self.copy_rows::<16>(columns, width, into),
-            (_, 1, 48) => self.copy_rows::<48>(columns, width, into),
+            (_, 1, 16) => self.copy_lines(first, 16, width, into),
+            (_, 1, 48) => self.copy_lines(first, 48, width, into),
+            (_, 1, _) => self.copy_lines(first, count, width, into),
             (1, ..) => self.copy_squares(columns, width, into),
             _ => self.copy_part(0..self.rows, columns, width, into),
         });
     }
 
-    /// [`Self::copy_columns`] of `N` columns that lie side by side.
+    /// [`Self::copy_columns`] where the columns lie side by side; a count that is a constant where this
+    /// is called makes it vector moves in place of calls.
     #[inline(always)]
-    fn copy_rows<const N: usize>(self, columns: Range<usize>, width: usize, into: &mut [f32]) {
+    fn copy_lines(self, first: usize, count: usize, width: usize, into: &mut [f32]) {
         for (k, into) in into.chunks_exact_mut(width).take(self.rows).enumerate() {
-            let start = k * self.row_stride + columns.start;
-            let row: [f32; N] = std::array::from_fn(|j| self.values[start..start + N][j]);
-            into[..N].copy_from_slice(&row);
+            let start = k * self.row_stride + first;
+            into[..count].copy_from_slice(&self.values[start..start + count]);
         }
     }
 
@@ -120,14 +123,7 @@ impl<'a> Matrix<'a> {
             return starts.map(|start| &self.values[start..start + width]).collect();
         }
         room.resize(self.rows * width, 0.0);
-        if self.column_stride == 1 {
-            for (row, room) in room.chunks_exact_mut(width).enumerate() {
-                let start = row * self.row_stride + columns.start;
-                room.copy_from_slice(&self.values[start..start + width]);
-            }
-        } else {
-            self.copy_columns(columns, width, room);
-        }
+        self.copy_columns(columns, width, room);
         room.chunks_exact(width).collect()
     }
 
@@ -154,15 +150,11 @@ pub(crate) fn transposed(numbers: &[f32], rows: usize, columns: usize) -> Vec<f3
         return Vec::new();
     }
     let matrix = Matrix::new(numbers, rows, columns).transpose();
-    write_parts(
-        pieces(rows * columns, ROWS * rows),
-        || (),
-        |(), index, part| {
-            let first = index * ROWS;
-            let matrix = matrix.narrow(first..first + part.len() / rows);
-            matrix.copy_columns(0..rows, rows, part);
-        },
-    )
+    write_pieces(rows * columns, ROWS * rows, |index, piece| {
+        let first = index * ROWS;
+        let matrix = matrix.narrow(first..first + piece.len() / rows);
+        matrix.copy_columns(0..rows, rows, piece);
+    })
 }
 
 /// That `rows` of `columns` values, `stride` apart, end within `length`.

@@ -32,6 +32,15 @@ pub(super) fn pieces(count: usize, size: usize) -> impl Iterator<Item = usize> {
     (0..count).step_by(size.max(1)).map(move |start| size.min(count - start))
 }
 
+/// [`write_parts`] of [`pieces`], for threads that work in no room.
+pub(super) fn write_pieces(
+    count: usize,
+    size: usize,
+    write: impl Fn(usize, &mut [f32]) + Send + Sync,
+) -> Vec<f32> {
+    write_parts(pieces(count, size), || (), |(), index, piece| write(index, piece))
+}
+
 /// A vector made of parts of these lengths. `write` gets the index of each and the part itself, full of
 /// zeros, on some thread; `room` makes what a thread works in.
 ///

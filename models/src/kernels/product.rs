@@ -14,11 +14,11 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::matrix::Matrix;
-use super::parts::{pieces, write_parts};
+use super::parts::write_pieces;
 
-/// The longest block of the depth: one of a panel (16 KiB with vectors of 256 bits) stays in the
+/// The longest block of the depth: one of a panel (20 KiB with vectors of 256 bits) stays in the
 /// first-level cache while the tiles of a block of rows pass over it.
-const DEPTH: usize = 320;
+pub(super) const DEPTH: usize = 320;
 
 /// Rows whose tiles follow each other with the same part of a panel: their part of the left factor
 /// (120 KiB) stays in the second-level cache.
@@ -27,8 +27,8 @@ pub(super) const ROWS: usize = 96;
 /// Columns of a block of the output.
 const COLUMNS: usize = 960;
 
-/// Shares of rows are multiples of this, so that few tiles are narrow: 6 is a whole tile of vectors
-/// of 256 bits, 24 three wide ones of 512 bits.
+/// Shares of rows are multiples of this, so that few tiles have fewer rows than they could: a tile has
+/// 6 rows where there are 16 registers, 8 where there are 32.
 pub(super) const TILE: usize = 24;
 
 /// Numbers of the right factor from which on packing is worth a second thread.
@@ -79,11 +79,7 @@ impl Packed {
         };
         let count = depth * columns.next_multiple_of(lanes);
         let values = if count >= PARALLEL {
-            write_parts(
-                pieces(count, depth * width),
-                || (),
-                |(), panel, values| pack(panel, values),
-            )
+            write_pieces(count, depth * width, pack)
         } else {
             let mut values = vec![0.0; count];
             let panels = values.chunks_mut(depth * width).enumerate();

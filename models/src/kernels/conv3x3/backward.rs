@@ -1,8 +1,9 @@
-//! The gradients that are no convolution themselves.
+//! The gradients of input, weight and bias.
 
 use rayon::prelude::*;
 
 use super::sizes::Sizes;
+use super::winograd;
 use crate::kernels::matrix::{Matrix, multiply};
 use crate::kernels::parts::{parts, sum_in_order};
 use crate::kernels::vector::widest;
@@ -31,6 +32,18 @@ pub(super) fn to_weight(sizes: &Sizes, samples: &[f32], gradients: &[f32]) -> Ve
         })
         .collect();
     sizes.as_weight(&sum_in_order(matrices))
+}
+
+/// The gradient of the input where the convolution steps by one: a convolution of the output's.
+pub(super) fn to_input(sizes: &Sizes, weight: &[f32], gradients: &[f32]) -> Vec<f32> {
+    let back = sizes.back();
+    let zeros = vec![0.0; back.channels_out];
+    if winograd::pays(&back, gradients.len() / sizes.sample_out()) {
+        let factor = winograd::factor_back(sizes, weight);
+        winograd::convolve_all(&back, gradients, &factor, |_| &zeros)
+    } else {
+        back.convolve_all(gradients, &sizes.packed_back(weight), |_| &zeros)
+    }
 }
 
 /// The gradient of the input where the convolution steps by two.

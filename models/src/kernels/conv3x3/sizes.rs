@@ -160,28 +160,17 @@ impl Sizes {
         })
     }
 
-    /// Lines of output pixels that are computed at once.
-    fn lines(&self) -> usize {
-        (PIXELS / self.out_w).clamp(1, self.out_h)
-    }
-
-    /// Copies the input lines that output lines read, zeros around them.
-    fn pad(&self, sample: &[f32], lines: Range<usize>, padded: &mut Vec<f32>) {
-        let (length, width) = (self.padded_line(), self.w * self.channels_in);
-        padded.clear();
-        padded.resize(((lines.len() - 1) * self.step + 3) * length, 0.0);
+    /// Copies a sample's lines from the one at which output line `first` begins to read, into lines of
+    /// `length` numbers, as many as `padded` has room for, with zeros around the picture.
+    pub(super) fn pad(&self, sample: &[f32], first: usize, length: usize, padded: &mut [f32]) {
+        let (left, width) = (self.before * self.channels_in, self.w * self.channels_in);
+        padded.fill(0.0);
         for (i, padded) in padded.chunks_exact_mut(length).enumerate() {
-            let y = (lines.start * self.step + i).checked_sub(self.before);
+            let y = (first * self.step + i).checked_sub(self.before);
             if let Some(y) = y.filter(|&y| y < self.h) {
-                let start = self.before * self.channels_in;
-                padded[start..start + width].copy_from_slice(&sample[y * width..(y + 1) * width]);
+                padded[left..left + width].copy_from_slice(&sample[y * width..(y + 1) * width]);
             }
         }
-    }
-
-    /// Numbers of an input line with its zeros.
-    fn padded_line(&self) -> usize {
-        (self.before + self.w + 1) * self.channels_in
     }
 
     /// Writes lines of a sample's output. The nine pixels under the kernel are three runs of
@@ -191,41 +180,44 @@ impl Sizes {
         sample: &[f32],
         lines: Range<usize>,
         weight: &Packed,
-        start: Start<'_>,
+        bias: &[f32],
         output: &mut [f32],
         padded: &mut Vec<f32>,
     ) {
-        self.pad(sample, lines.clone(), padded);
+        let length = (self.before + self.w + 1) * self.channels_in;
+        padded.resize(((lines.len() - 1) * self.step + 3) * length, 0.0);
+        self.pad(sample, lines.start, length, padded);
         let run = 3 * self.channels_in;
         let mut rows = Vec::with_capacity(lines.len() * self.out_w);
         for kernel_row in 0..3 {
-            for depth in product::blocks(run) {
+            for part in product::blocks(run) {
                 rows.clear();
                 for line in 0..lines.len() {
-                    let line = (line * self.step + kernel_row) * self.padded_line();
+                    let line = (line * self.step + kernel_row) * length;
                     rows.extend((0..self.out_w).map(|x| {
-                        let first = line + x * self.step * self.channels_in + depth.start;
-                        &padded[first..first + depth.len()]
+                        let first = line + x * self.step * self.channels_in + part.start;
+                        &padded[first..first + part.len()]
                     }));
                 }
-                let depth = kernel_row * run + depth.start..kernel_row * run + depth.end;
-                let start = if depth.start == 0 { start } else { Start::Output };
+                let depth = kernel_row * run + part.start..kernel_row * run + part.end;
+                let start = if depth.start == 0 { Start::Row(bias) } else { Start::Output };
                 let columns = 0..self.channels_out;
                 product::multiply(output, self.channels_out, start, &rows, weight, columns, depth);
             }
         }
     }
 
-    /// The convolution of all samples; `start` gives each sample's.
+    /// The convolution of all samples by a weight of [`Self::packed`]; `bias` gives each sample's.
     pub(super) fn convolve_all<'a>(
         &self,
         samples: &[f32],
         weight: &Packed,
-        start: impl Fn(usize) -> Start<'a> + Sync,
+        bias: impl Fn(usize) -> &'a [f32] + Sync,
     ) -> Vec<f32> {
-        self.write_lines(samples, self.lines(), Vec::new, |padded, index, lines, output| {
+        let lines = (PIXELS / self.out_w).clamp(1, self.out_h);
+        self.write_lines(samples, lines, Vec::new, |padded, index, lines, output| {
             let sample = &samples[index * self.sample_in()..][..self.sample_in()];
-            self.convolve(sample, lines, weight, start(index), output, padded);
+            self.convolve(sample, lines, weight, bias(index), output, padded);
         })
     }
 

@@ -108,23 +108,18 @@ fn transform_kernels(kernels: &[[f32; LANES]; 9]) -> [[f32; LANES]; PLACES] {
     places
 }
 
-/// The convolution of all samples; `start` gives what each sample's is added to, which is not the
-/// output.
+/// The convolution of all samples by a weight of [`factor`]; `bias` gives each sample's.
 pub(super) fn convolve_all<'a>(
     sizes: &Sizes,
     samples: &[f32],
     factor: &Packed,
-    start: impl Fn(usize) -> Start<'a> + Sync,
+    bias: impl Fn(usize) -> &'a [f32] + Sync,
 ) -> Vec<f32> {
     // Lines of tiles, two of pixels each.
     let lines = 2 * (TILES / sizes.out_w.div_ceil(2)).clamp(1, sizes.out_h.div_ceil(2));
     sizes.write_lines(samples, lines, Room::default, |room, index, lines, output| {
         let sample = &samples[index * sizes.sample_in()..][..sizes.sample_in()];
-        let start = match start(index) {
-            Start::Row(row) => row,
-            Start::Zero | Start::Output => &[],
-        };
-        convolve(sizes, sample, lines, factor, start, output, room);
+        convolve(sizes, sample, lines, factor, bias(index), output, room);
     })
 }
 
@@ -153,17 +148,10 @@ fn convolve(
     let tiles = down * across;
     let Room { padded, inputs, outputs } = room;
 
-    // Zeros on the left and above as the convolution's, on the right and below up to whole tiles.
+    // Zeros on the right and below up to whole tiles.
     let padded_line = (2 * across + 2) * channels_in;
-    padded.clear();
     padded.resize((2 * down + 2) * padded_line, 0.0);
-    for (i, padded) in padded.chunks_exact_mut(padded_line).enumerate() {
-        let y = (lines.start + i).checked_sub(sizes.before);
-        if let Some(y) = y.filter(|&y| y < sizes.h) {
-            let line = &sample[y * sizes.w * channels_in..][..sizes.w * channels_in];
-            padded[sizes.before * channels_in..][..line.len()].copy_from_slice(line);
-        }
-    }
+    sizes.pad(sample, lines.start, padded_line, padded);
 
     inputs.resize(PLACES * tiles * channels_in, 0.0);
     for tile in 0..tiles {
@@ -194,8 +182,6 @@ fn convolve(
         }
     }
 
-    let zeros = vec![0.0; channels_out];
-    let bias = if bias.is_empty() { &zeros } else { bias };
     let mut square = vec![0.0; 4 * channels_out];
     for tile in 0..tiles {
         let (y, x) = (2 * (tile / across), 2 * (tile % across));
