@@ -96,10 +96,10 @@ pub fn load_encoder<B: Backend>(
     precision: Precision,
     device: &B::Device,
 ) -> Result<(BertConfig, Bert<B>), PublishedError> {
-    let mut archive = Archive::open(folder)?;
+    let archive = Archive::open(folder)?;
     let (names, pooler) = encoder_names(&archive);
     let config = BertConfig { add_pooling_layer: pooler, ..configuration(folder, config)? };
-    let model = load(config.init(device), &mut archive, &names, precision, device)?;
+    let model = load(config.init(device), &archive, &names, precision, device)?;
     Ok((config, model))
 }
 
@@ -113,9 +113,9 @@ pub fn load_masked_lm<B: Backend>(
     precision: Precision,
     device: &B::Device,
 ) -> Result<(BertConfig, BertForMaskedLm<B>), PublishedError> {
-    let mut archive = Archive::open(folder)?;
+    let archive = Archive::open(folder)?;
     let config = BertConfig { add_pooling_layer: false, ..configuration(folder, config)? };
-    let model = load(config.init_masked_lm(device), &mut archive, &MASKED_LM, precision, device)?;
+    let model = load(config.init_masked_lm(device), &archive, &MASKED_LM, precision, device)?;
     Ok((config, model))
 }
 
@@ -129,9 +129,9 @@ pub fn load_classifier<B: Backend>(
     precision: Precision,
     device: &B::Device,
 ) -> Result<(BertConfig, BertForSequenceClassification<B>), PublishedError> {
-    let mut archive = Archive::open(folder)?;
+    let archive = Archive::open(folder)?;
     let config = configuration(folder, config)?;
     let model = config.init_classifier(archive.rows("classifier.bias")?, device);
-    let model = load(model, &mut archive, &CLASSIFIER_NAMES, precision, device)?;
+    let model = load(model, &archive, &CLASSIFIER_NAMES, precision, device)?;
     Ok((config, model))
 }

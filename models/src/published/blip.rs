@@ -230,8 +230,8 @@ pub fn load_captioner<B: Backend>(
     precision: Precision,
     device: &B::Device,
 ) -> Result<(BlipConfig, Captioner<B>), PublishedError> {
-    let mut archive = Archive::open(folder)?;
+    let archive = Archive::open(folder)?;
     let config = configuration(folder, config)?;
-    let model = load(config.model.init(device), &mut archive, &NAMES, precision, device)?;
+    let model = load(config.model.init(device), &archive, &NAMES, precision, device)?;
     Ok((config, model))
 }

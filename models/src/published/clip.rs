@@ -97,9 +97,9 @@ pub fn load_model<B: Backend>(
     precision: Precision,
     device: &B::Device,
 ) -> Result<(ClipConfig, ClipModel<B>), PublishedError> {
-    let mut archive = Archive::open(folder)?;
+    let archive = Archive::open(folder)?;
     let config = configuration(folder, config)?;
-    let model = load(config.init(device), &mut archive, &NAMES, precision, device)?;
+    let model = load(config.init(device), &archive, &NAMES, precision, device)?;
     Ok((config, model))
 }
 
@@ -113,13 +113,13 @@ pub fn load_text<B: Backend>(
     precision: Precision,
     device: &B::Device,
 ) -> Result<(ClipTextConfig, ClipTextModel<B>), PublishedError> {
-    let mut archive = Archive::open(folder)?;
+    let archive = Archive::open(folder)?;
     let config = configuration(folder, |json| match json.get("text_config") {
         Some(_) => config(json).map(|config| config.text_config),
         None => text_config(json),
     })?;
     let names = text_names(&archive);
-    let model = load(config.init(device), &mut archive, &names, precision, device)?;
+    let model = load(config.init(device), &archive, &names, precision, device)?;
     Ok((config, model))
 }
 
@@ -133,10 +133,10 @@ pub fn load_text_with_projection<B: Backend>(
     precision: Precision,
     device: &B::Device,
 ) -> Result<(ClipTextProjectionConfig, ClipTextModelWithProjection<B>), PublishedError> {
-    let mut archive = Archive::open(folder)?;
+    let archive = Archive::open(folder)?;
     let text = configuration(folder, text_config)?;
     let projection_dim = archive.rows("text_projection.weight")?;
     let config = ClipTextProjectionConfig { text, projection_dim };
-    let model = load(config.init(device), &mut archive, &NAMES, precision, device)?;
+    let model = load(config.init(device), &archive, &NAMES, precision, device)?;
     Ok((config, model))
 }

@@ -121,7 +121,7 @@ impl Plan {
     /// Two tied tensors differ, or cannot be read.
     pub fn new<B: Backend, M: Module<B>>(
         module: &M,
-        archive: &mut Archive,
+        archive: &Archive,
         names: &Names,
     ) -> Result<Self, PublishedError> {
         let mut find = Find {
@@ -174,7 +174,7 @@ impl Plan {
     pub fn fill<B: Backend, M: Module<B>>(
         self,
         module: M,
-        archive: &mut Archive,
+        archive: &Archive,
         precision: Precision,
         device: &B::Device,
     ) -> Result<M, PublishedError> {

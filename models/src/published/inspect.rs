@@ -143,8 +143,7 @@ fn part<B: Backend>(
     folder: &Path,
     device: &B::Device,
 ) -> Result<Part, PublishedError> {
-    let mut archive = Archive::open(folder)?;
-    let archive = &mut archive;
+    let archive = &Archive::open(folder)?;
     let report = match architecture {
         Architecture::Bert => {
             let (names, pooler) = bert::encoder_names(archive);
@@ -215,7 +214,7 @@ fn part<B: Backend>(
 
 fn plan<B: Backend, M: Module<B>>(
     module: &M,
-    archive: &mut Archive,
+    archive: &Archive,
     names: &Names,
 ) -> Result<Report, PublishedError> {
     Ok(Plan::new(module, archive, names)?.report)

@@ -131,7 +131,7 @@ fn configuration<C>(
 /// See [`Plan::new`] and [`Plan::fill`].
 fn load<B: Backend, M: Module<B>>(
     module: M,
-    archive: &mut Archive,
+    archive: &Archive,
     names: &Names,
     precision: Precision,
     device: &B::Device,

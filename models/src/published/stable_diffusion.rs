@@ -89,13 +89,13 @@ pub fn load_unet<B: Backend>(
     precision: Precision,
     device: &B::Device,
 ) -> Result<(UNetConfig, UNet<B>), PublishedError> {
-    let mut archive = Archive::open(folder)?;
+    let archive = Archive::open(folder)?;
     let config = configuration(folder, unet_config)?;
     let model = config.init(device).map_err(|error| PublishedError::Broken {
         path: folder.join("config.json"),
         what: error.to_string(),
     })?;
-    let model = load(model, &mut archive, &UNET_NAMES, precision, device)?;
+    let model = load(model, &archive, &UNET_NAMES, precision, device)?;
     Ok((config, model))
 }
 
@@ -109,12 +109,12 @@ pub fn load_autoencoder<B: Backend>(
     precision: Precision,
     device: &B::Device,
 ) -> Result<(VaeConfig, AutoencoderKl<B>), PublishedError> {
-    let mut archive = Archive::open(folder)?;
+    let archive = Archive::open(folder)?;
     let config = configuration(folder, vae_config)?;
     let model = config.init(device).map_err(|error| PublishedError::Broken {
         path: folder.join("config.json"),
         what: error.to_string(),
     })?;
-    let model = load(model, &mut archive, &VAE_NAMES, precision, device)?;
+    let model = load(model, &archive, &VAE_NAMES, precision, device)?;
     Ok((config, model))
 }

@@ -70,10 +70,10 @@ pub fn load_encoder<B: Backend>(
     precision: Precision,
     device: &B::Device,
 ) -> Result<(ViTConfig, Vit<B>), PublishedError> {
-    let mut archive = Archive::open(folder)?;
+    let archive = Archive::open(folder)?;
     let (names, pooler) = encoder_names(&archive);
     let config = ViTConfig { add_pooling_layer: pooler, ..configuration(folder, config)? };
-    let model = load(config.init(device), &mut archive, &names, precision, device)?;
+    let model = load(config.init(device), &archive, &names, precision, device)?;
     Ok((config, model))
 }
 
@@ -87,9 +87,9 @@ pub fn load_classifier<B: Backend>(
     precision: Precision,
     device: &B::Device,
 ) -> Result<(ViTConfig, ViTForImageClassification<B>), PublishedError> {
-    let mut archive = Archive::open(folder)?;
+    let archive = Archive::open(folder)?;
     let config = configuration(folder, config)?;
     let model = config.init_classifier(archive.rows("classifier.bias")?, device);
-    let model = load(model, &mut archive, &CLASSIFIER_NAMES, precision, device)?;
+    let model = load(model, &archive, &CLASSIFIER_NAMES, precision, device)?;
     Ok((config, model))
 }
