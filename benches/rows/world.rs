@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use burn::backend::{Autodiff, Flex};
 use burn::module::{AutodiffModule, Module};
-use burn::optim::AdamWConfig;
+use burn::optim::adaptor::OptimizerAdaptor;
 use burn::train::{InferenceStep, Learner, TrainStep};
 use mi2rage::bundle::{Bundle, DIFFUSION, TEXT, VISION};
 use mi2rage::data::tokens::EncodedText;
@@ -22,6 +22,7 @@ use mi2rage::train::tasks::relations::{Pair, PairBatch, RelationTask};
 use mi2rage::world::World;
 use mi2rage::world::forms::FORMS;
 use mi2rage::world::web::WebItem;
+use mi2rage_models::adamw::AdamW;
 use mi2rage_models::bert::BertConfig;
 use mi2rage_models::diffusion::SamplerKind;
 use mi2rage_models::fusion::{FusionClassifier, FusionConfig};
@@ -112,7 +113,7 @@ where
     M::InnerModule: InferenceStep,
     M::Input: Clone,
 {
-    let optimizer = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.05).init();
+    let optimizer = OptimizerAdaptor::<_, M, Learning>::from(AdamW { weight_decay: 0.05 });
     let mut learner = Learner::new(model, optimizer, 1e-3);
     learner.lr_step();
     Box::new(move || {

@@ -3,6 +3,7 @@
 //! Nothing in this crate knows about data or tasks. Module and parameter names follow Hugging
 //! Face's transformers and diffusers, so that published weights can be mapped onto them.
 
+pub mod adamw;
 pub mod bert;
 pub mod blocks;
 pub mod captioner;

@@ -1,6 +1,5 @@
 //! Training of every model through burn-train's learner, by one strategy.
 
-mod adamw;
 mod batches;
 mod ema;
 mod renderer;
@@ -17,6 +16,7 @@ use burn::optim::adaptor::OptimizerAdaptor;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::{InferenceStep, Learner, SupervisedTraining, TrainStep, TrainingStrategy};
+use mi2rage_models::adamw::AdamW;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -26,7 +26,6 @@ pub use strategy::{Criterion, CurvePoint, StepLoss, Tally};
 
 use crate::keyed::Key;
 use crate::progress::Progress;
-use adamw::AdamW;
 use batches::{Order, TrainBatches, ValidationBatches};
 use renderer::Silent;
 use schedule::WarmupDecay;
@@ -192,8 +191,7 @@ where
     let epoch = Arc::new(AtomicUsize::new(1));
     let per_epoch = recipe.updates.div_ceil(recipe.evaluations);
     let batches = TrainBatches::new(
-        Order::new(key.with("order", 0), items.len, items.lengths),
-        recipe.batch,
+        Order::new(key.with("order", 0), items.len, recipe.batch, items.lengths),
         recipe.updates,
         per_epoch,
         epoch.clone(),

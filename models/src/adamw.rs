@@ -1,12 +1,14 @@
-//! AdamW for burn's learner, with a fast path in place.
+//! AdamW as an optimiser of burn's, in place where the backend allows it.
 
 use burn::optim::{LearningRate, SimpleOptimizer};
 use burn::record::Record;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use mi2rage_models::kernels::AdamWUpdate;
 
-/// AdamW with PyTorch's constants.
+use crate::kernels::AdamWUpdate;
+
+/// AdamW (Loshchilov and Hutter 2019) with PyTorch's default decays of the moments, 0.9 and 0.999, and
+/// epsilon, 1e-8.
 #[derive(Clone)]
 pub struct AdamW {
     /// Decoupled weight decay.
