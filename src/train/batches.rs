@@ -12,14 +12,22 @@ use crate::keyed::Key;
 /// Makes a batch from item indices; the key serves all that is drawn for this batch.
 pub type Collate<I> = Arc<dyn Fn(&[usize], &Key) -> I + Send + Sync>;
 
-/// An endless stream of item indices: one keyed permutation after the other.
+/// An endless stream of item indices, dealt in batches: one keyed permutation after the other.
 #[derive(Clone)]
 pub struct Order {
     key: Key,
     len: usize,
+    batch: usize,
     lengths: Option<Arc<[usize]>>,
-    /// The permutation that was dealt from last, with its number.
-    current: Arc<Mutex<(usize, Arc<[usize]>)>>,
+    /// The pass that was dealt from last: to draw it anew for every batch is work that grows with the
+    /// data.
+    last: Arc<Mutex<Option<Pass>>>,
+}
+
+#[derive(Clone)]
+struct Pass {
+    number: usize,
+    indices: Arc<[usize]>,
 }
 
 /// Batches whose items are put in the order of their lengths together, as in transformers'
@@ -27,55 +35,57 @@ pub struct Order {
 const GROUPED: usize = 50;
 
 impl Order {
-    /// The order of `len` items under a key. With lengths, items of about the same length come into a
-    /// batch together; which batch comes when stays random.
-    pub fn new(key: Key, len: usize, lengths: Option<Arc<[usize]>>) -> Self {
-        Self { key, len, lengths, current: Arc::new(Mutex::new((usize::MAX, Arc::new([])))) }
+    /// The order of `len` items in batches of `batch` under a key. With lengths, items of about the same
+    /// length come into a batch together; which batch comes when stays random.
+    pub fn new(key: Key, len: usize, batch: usize, lengths: Option<Arc<[usize]>>) -> Self {
+        Self { key, len, batch, lengths, last: Arc::default() }
     }
 
-    fn pass(&self, pass: usize, batch: usize) -> Arc<[usize]> {
-        let mut current = self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if current.0 != pass {
-            let mut rng = self.key.with("pass", pass).rng();
-            let mut indices: Vec<usize> = (0..self.len).collect();
-            indices.shuffle(&mut rng);
-            if let Some(lengths) = &self.lengths {
-                for group in indices.chunks_mut(GROUPED * batch) {
-                    group.sort_by_key(|&index| lengths[index]);
-                }
-                // The first items complete the batch that the pass before began; the last ones begin
-                // one that the next completes.
-                let first = (batch - pass * self.len % batch) % batch;
-                let (first, others) = indices.split_at(first.min(self.len));
-                let mut batches: Vec<&[usize]> = others.chunks_exact(batch).collect();
-                let last = others.chunks_exact(batch).remainder();
-                batches.shuffle(&mut rng);
-                indices = [first, &batches.concat(), last].concat();
-            }
-            *current = (pass, indices.into());
-        }
-        current.1.clone()
-    }
-
-    /// The indices of batch `update` when every batch holds `batch` items.
-    pub fn batch(&self, update: usize, batch: usize) -> Vec<usize> {
-        let mut indices = Vec::with_capacity(batch);
-        let mut position = update * batch;
-        while indices.len() < batch {
-            let pass = self.pass(position / self.len, batch);
+    /// The indices of batch `update`.
+    pub fn batch(&self, update: usize) -> Vec<usize> {
+        let mut indices = Vec::with_capacity(self.batch);
+        let mut position = update * self.batch;
+        while indices.len() < self.batch {
+            let pass = self.pass(position / self.len);
             let start = position % self.len;
-            let take = (self.len - start).min(batch - indices.len());
-            indices.extend_from_slice(&pass[start..start + take]);
+            let take = (self.len - start).min(self.batch - indices.len());
+            indices.extend_from_slice(&pass.indices[start..start + take]);
             position += take;
         }
         indices
+    }
+
+    fn pass(&self, number: usize) -> Pass {
+        let mut last = self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match &*last {
+            Some(pass) if pass.number == number => pass.clone(),
+            _ => last.insert(Pass { number, indices: self.draw(number).into() }).clone(),
+        }
+    }
+
+    fn draw(&self, pass: usize) -> Vec<usize> {
+        let mut rng = self.key.with("pass", pass).rng();
+        let mut indices: Vec<usize> = (0..self.len).collect();
+        indices.shuffle(&mut rng);
+        let Some(lengths) = &self.lengths else { return indices };
+        // The first items complete the batch that the pass before began; the last ones begin one that
+        // the next completes.
+        let first = (self.batch - pass * self.len % self.batch) % self.batch;
+        let (first, others) = indices.split_at_mut(first.min(self.len));
+        for group in others.chunks_mut(GROUPED * self.batch) {
+            group.sort_by_key(|&index| lengths[index]);
+        }
+        let batches = others.chunks_exact(self.batch);
+        let last = batches.remainder();
+        let mut batches: Vec<&[usize]> = batches.collect();
+        batches.shuffle(&mut rng);
+        [&*first, &batches.concat(), last].concat()
     }
 }
 
 /// The training batches of one burn-train epoch, which is a stretch of updates, not a pass.
 pub struct TrainBatches<I> {
     order: Order,
-    batch: usize,
     updates: usize,
     per_epoch: usize,
     /// The epoch to deal out, from 1; set by the learning strategy.
@@ -84,16 +94,15 @@ pub struct TrainBatches<I> {
 }
 
 impl<I> TrainBatches<I> {
-    /// `updates` batches of `batch` items in all, `per_epoch` of them in an epoch.
+    /// `updates` batches in all, `per_epoch` of them in an epoch.
     pub fn new(
         order: Order,
-        batch: usize,
         updates: usize,
         per_epoch: usize,
         epoch: Arc<AtomicUsize>,
         collate: Collate<I>,
     ) -> Self {
-        Self { order, batch, updates, per_epoch, epoch, collate }
+        Self { order, updates, per_epoch, epoch, collate }
     }
 }
 
@@ -139,7 +148,7 @@ impl<B: Backend, I: Send + 'static> DataLoader<B, I> for TrainBatches<I> {
             next: start,
             end: (start + self.per_epoch).min(self.updates),
             make: Box::new(|update| {
-                let indices = self.order.batch(update, self.batch);
+                let indices = self.order.batch(update);
                 (self.collate)(&indices, &self.order.key.with("update", update))
             }),
         })
@@ -204,38 +213,49 @@ mod tests {
 
     #[test]
     fn every_pass_deals_each_item_once_and_passes_differ() {
-        let order = Order::new(Key::new(1), 10, None);
-        let dealt: Vec<usize> = (0..5).flat_map(|update| order.batch(update, 4)).collect();
+        let order = Order::new(Key::new(1), 10, 4, None);
+        let dealt: Vec<usize> = (0..5).flat_map(|update| order.batch(update)).collect();
         for pass in dealt.chunks(10) {
             let mut sorted = pass.to_vec();
             sorted.sort_unstable();
             assert_eq!(sorted, (0..10).collect::<Vec<_>>());
         }
         assert_ne!(dealt[..10], dealt[10..]);
+        assert_eq!(order.batch(1), dealt[4..8], "an earlier batch is dealt again as it was");
     }
 
     #[test]
     fn a_batch_larger_than_the_data_wraps() {
-        let order = Order::new(Key::new(1), 3, None);
-        assert_eq!(order.batch(0, 8).len(), 8);
+        let order = Order::new(Key::new(1), 3, 8, None);
+        assert_eq!(order.batch(0).len(), 8);
+    }
+
+    /// Two passes in batches of 20, items of lengths below 60.
+    fn two_passes_by_length(len: usize) -> (Vec<usize>, Vec<Vec<usize>>) {
+        let lengths: Vec<usize> = (0..len).map(|item| item * 7919 % 60).collect();
+        let order = Order::new(Key::new(1), len, 20, Some(lengths.clone().into()));
+        let batches = (0..2 * len / 20).map(|update| order.batch(update)).collect();
+        (lengths, batches)
     }
 
     #[test]
-    fn with_lengths_a_pass_still_deals_each_item_once_and_batches_are_even() {
-        let lengths: Vec<usize> = (0..1010).map(|item| item * 7919 % 60).collect();
-        let order = Order::new(Key::new(1), 1010, Some(lengths.clone().into()));
-        let batches: Vec<Vec<usize>> = (0..101).map(|update| order.batch(update, 20)).collect();
-        let spread = |batch: &&Vec<usize>| {
-            let lengths = batch.iter().map(|&item| lengths[item]);
-            lengths.clone().max().unwrap() - lengths.min().unwrap()
-        };
-        // All but those that take items of two groups or of both passes.
-        assert!(batches.iter().filter(|batch| spread(batch) > 4).count() <= 3);
+    fn with_lengths_every_pass_still_deals_each_item_once() {
+        // The second pass begins in the middle of a batch.
+        let (_, batches) = two_passes_by_length(1010);
         for pass in batches.concat().chunks(1010) {
-            let mut dealt = pass.to_vec();
-            assert!(!dealt.is_sorted_by_key(|&item| lengths[item]), "batches come in random order");
-            dealt.sort_unstable();
-            assert_eq!(dealt, (0..1010).collect::<Vec<_>>());
+            let mut sorted = pass.to_vec();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..1010).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn with_lengths_a_batch_is_of_about_one_length_and_batches_come_in_any_order() {
+        let (lengths, batches) = two_passes_by_length(1000);
+        for batch in &batches {
+            let lengths = batch.iter().map(|&item| lengths[item]);
+            assert!(lengths.clone().max().unwrap() - lengths.min().unwrap() <= 4);
+        }
+        assert!(!batches[..50].is_sorted_by_key(|batch| lengths[batch[0]]));
     }
 }
