@@ -100,6 +100,15 @@ impl Task {
         }
     }
 
+    /// Notes that `count` units were done before this work began and are no part of it.
+    pub fn leave_out(&self, count: u64) {
+        self.bar.dec_length(count);
+        if let Some(lines) = &self.lines {
+            let mut lines = lines.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            lines.total = lines.total.saturating_sub(count);
+        }
+    }
+
     /// A short text beside the bar.
     pub fn message(&self, text: impl Into<String>) {
         self.bar.set_message(text.into());

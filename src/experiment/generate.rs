@@ -105,7 +105,11 @@ pub fn generate<B: Backend>(
             };
             let mut seen = None;
             run.generate(&own, &mut store, &mut |Progress { done, held, .. }| {
-                let before = seen.replace(done).unwrap_or(held);
+                let before = seen.replace(done).unwrap_or_else(|| {
+                    // What an earlier run has left.
+                    task.leave_out(held as u64);
+                    held
+                });
                 task.advance((done - before) as u64);
             })?;
         }
