@@ -5,8 +5,9 @@
     python tests/reference/full_size.py build FOLDER [NAME ...]
     python tests/reference/full_size.py run FOLDER NAME
 
-By hand, not of the tests. NAME is sd15 (2.1 GB), bert-base, vit-base or blip-base (0.5 GB); build makes
-all of them unless some are named. sd15 and blip-base lie in 16 bits and are read into 32.
+By hand, not of the tests. NAME is sd15 (2.1 GB), sd21 (2.6 GB), bert-base, vit-base, blip-base (0.5 GB)
+or blip-large (0.9 GB); build makes all of them unless some are named. Stable Diffusion and BLIP lie in 16
+bits and are read into 32.
 
 build writes FOLDER/NAME as published, and beside the weights what goes in: `inputs.safetensors`
 (pixels, latents), `sentences.json`, `prompts.json`. run writes `reference.safetensors` there, with `in.`
@@ -76,9 +77,11 @@ def build_vit(path):
     drawn(path, 3, pixels=(1, 3, 224, 224))
 
 
-def build_blip(path):
+def build_blip(path, **vision):
     text = dict(bos_token_id=30522, sep_token_id=3, pad_token_id=0, num_attention_heads=12)
-    model = spread(BlipForConditionalGeneration(BlipConfig(text_config=text)), 4)
+    width = BlipConfig(vision_config=vision).vision_config.hidden_size
+    config = BlipConfig(text_config=text | {"encoder_hidden_size": width}, vision_config=vision)
+    model = spread(BlipForConditionalGeneration(config), 4)
     model.half().save_pretrained(path)
     write_word_pieces(path, 30524, ["[DEC]", "[ENC]"])
     processor = dict(
@@ -96,34 +99,31 @@ def build_blip(path):
     drawn(path, 5, pixels=(1, 3, 384, 384))
 
 
-def build_sd(path):
+def build_blip_large(path):
+    build_blip(path, hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16)
+
+
+def build_sd(path, text, unet):
+    """Stable Diffusion with what its versions differ in: the text encoder's sizes, the U-Net's attention."""
     size = vocabularies.write_byte_pairs(path / "tokenizer", 77, fill=49408)
     assert size == 49408
-    config = CLIPTextConfig(
-        hidden_size=768,
-        intermediate_size=3072,
-        num_attention_heads=12,
-        projection_dim=768,
-        bos_token_id=0,
-        eos_token_id=2,
-    )
+    config = CLIPTextConfig(bos_token_id=0, eos_token_id=2, **text)
     spread(CLIPTextModel(config), 6).half().save_pretrained(path / "text_encoder")
     older = {"text_model.embeddings.position_ids": positions(77)}
     prefixed = lambda tensors: {f"text_model.{key}": value for key, value in tensors.items()}
     weights = path / "text_encoder" / "model.safetensors"
     rewrite(weights, lambda tensors: prefixed(tensors) | older)
 
-    unet = dict(
-        attention_head_dim=8,
+    sizes = dict(
         block_out_channels=[320, 640, 1280, 1280],
-        cross_attention_dim=768,
+        cross_attention_dim=text["hidden_size"],
         down_block_types=["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
         layers_per_block=2,
         norm_num_groups=32,
         sample_size=64,
         up_block_types=["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
     )
-    unet = pipelines.UNET | unet
+    unet = pipelines.UNET | sizes | unet
     spread(UNet2DConditionModel(**unet), 7).half().save_pretrained(path / "unet")
     written = dict(_class_name="UNet2DConditionModel", _diffusers_version="0.6.0")
     write_json(path / "unet" / "config.json", written | unet)
@@ -147,6 +147,24 @@ def build_sd(path):
     pipelines.write_index(path, "PNDMScheduler")
     write_json(path / "prompts.json", PROMPTS)
     drawn(path, 9, latents=(1, 4, 64, 64))
+
+
+def build_sd15(path):
+    text = dict(hidden_size=768, intermediate_size=3072, num_attention_heads=12, projection_dim=768)
+    build_sd(path, text, dict(attention_head_dim=8))
+
+
+def build_sd21(path):
+    """2.1-base: 23 layers of a larger text encoder, heads of 64 channels, linear projections."""
+    text = dict(
+        hidden_act="gelu",
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_attention_heads=16,
+        num_hidden_layers=23,
+        projection_dim=512,
+    )
+    build_sd(path, text, dict(attention_head_dim=[5, 10, 20, 20], use_linear_projection=True))
 
 
 def run_bert(path):
@@ -198,10 +216,12 @@ def run_sd(path):
 
 
 MODELS = {
-    "sd15": (build_sd, run_sd),
+    "sd15": (build_sd15, run_sd),
+    "sd21": (build_sd21, run_sd),
     "bert-base": (build_bert, run_bert),
     "vit-base": (build_vit, run_vit),
     "blip-base": (build_blip, run_blip),
+    "blip-large": (build_blip_large, run_blip),
 }
 
 
