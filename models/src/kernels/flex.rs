@@ -1,6 +1,6 @@
 //! Operations with a forward and a backward pass by hand, on burn-flex's tensors.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
@@ -15,8 +15,13 @@ use burn::tensor::ops::FloatTensor;
 use burn::tensor::{DType, TensorMetadata, TensorPrimitive};
 use burn_flex::{FlexTensor, Layout};
 
+use super::matrix::Matrix;
+
 /// An operation of `N` contiguous tensors of 32-bit floats to one.
 pub(super) trait FlexOperation<const N: usize>: Clone + Debug + Send + 'static {
+    /// The input that may also be the transpose of a contiguous matrix.
+    const MAY_BE_TRANSPOSED: Option<usize> = None;
+
     /// The output.
     fn forward(&self, inputs: [&FlexTensor; N]) -> FlexTensor;
 
@@ -37,6 +42,30 @@ pub(super) fn primitive<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> Fl
 /// The values of a contiguous tensor of 32-bit floats.
 pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.storage()
+}
+
+/// The matrix that a tensor is, contiguous or transposed.
+pub(super) fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
+    let [rows, columns] = dims(tensor);
+    match is_transposed(tensor) {
+        true => Matrix::new(values(tensor), columns, rows).transpose(),
+        false => Matrix::new(values(tensor), rows, columns),
+    }
+}
+
+/// Whether a tensor is the transpose of a matrix that is contiguous and nothing else's part.
+fn is_transposed(tensor: &FlexTensor) -> bool {
+    let layout = tensor.layout();
+    let [rows, _] = layout.shape()[..] else { return false };
+    layout.strides() == [1, rows as isize]
+        && layout.start_offset() == 0
+        && tensor.storage::<f32>().len() == layout.num_elements()
+}
+
+/// Whether linear layers read a weight that is the transpose of a contiguous matrix where it lies.
+pub(crate) fn reads_transposed<B: Backend>() -> bool {
+    let primitive = TypeId::of::<FloatTensor<B>>();
+    [TypeId::of::<FlexTensor>(), TypeId::of::<FloatTensor<Autodiff<Flex>>>()].contains(&primitive)
 }
 
 /// The shape of a tensor of `D` dimensions.
@@ -82,10 +111,7 @@ pub(super) fn apply<B: Backend, O: FlexOperation<N>, const N: usize, const D: us
     }
     let inputs: Box<dyn Any> = Box::new(inputs);
     let output: Box<dyn Any> = match inputs.downcast::<[FlexTensor; N]>() {
-        Ok(inputs) => {
-            let inputs = inputs.map(|input| input.to_contiguous());
-            Box::new(operation.forward(inputs.each_ref()))
-        }
+        Ok(inputs) => Box::new(operation.forward(laid_out::<O, N>(*inputs).each_ref())),
         Err(inputs) => match inputs.downcast::<[FloatTensor<Autodiff<Flex>>; N]>() {
             Ok(inputs) => Box::new(tracked(operation, *inputs)),
             Err(_) => return None,
@@ -95,13 +121,22 @@ pub(super) fn apply<B: Backend, O: FlexOperation<N>, const N: usize, const D: us
     Some(Tensor::from_primitive(TensorPrimitive::Float(*output)))
 }
 
+/// The inputs as the operation takes them.
+fn laid_out<O: FlexOperation<N>, const N: usize>(inputs: [FlexTensor; N]) -> [FlexTensor; N] {
+    let mut index = 0..N;
+    inputs.map(|input| match O::MAY_BE_TRANSPOSED == index.next() && is_transposed(&input) {
+        true => input,
+        false => input.to_contiguous(),
+    })
+}
+
 /// [`apply`] with the backward pass registered.
 fn tracked<O: FlexOperation<N>, const N: usize>(
     operation: O,
     inputs: [FloatTensor<Autodiff<Flex>>; N],
 ) -> FloatTensor<Autodiff<Flex>> {
     let nodes = inputs.each_ref().map(|input| input.node.clone());
-    let inputs = inputs.map(|input| input.primitive.to_contiguous());
+    let inputs = laid_out::<O, N>(inputs.map(|input| input.primitive));
     let output = operation.forward(inputs.each_ref());
     let backward = Registered::<O>(PhantomData);
     match backward.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {

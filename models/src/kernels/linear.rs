@@ -89,12 +89,10 @@ impl Product {
         weight: &FlexTensor,
         bias: Option<&FlexTensor>,
     ) -> FlexTensor {
-        let [rows, depth] = flex::dims(input);
-        let [_, columns] = flex::dims(weight);
         let start = bias.map_or(Start::Zero, |bias| Start::Row(flex::values(bias)));
-        let weight = Matrix::new(flex::values(weight), depth, columns);
-        let input = Matrix::new(flex::values(input), rows, depth);
-        flex::tensor(multiply(input, weight, start, self.activation), [rows, columns])
+        let [input, weight] = [input, weight].map(flex::matrix);
+        let dims = [input.rows(), weight.columns()];
+        flex::tensor(multiply(input, weight, start, self.activation), dims)
     }
 
     /// The gradients of the input and of the weight.
@@ -104,25 +102,20 @@ impl Product {
         gradient: &FlexTensor,
         [wants_input, wants_weight]: [bool; 2],
     ) -> [Option<FlexTensor>; 2] {
-        let [rows, depth] = flex::dims(input);
-        let [_, columns] = flex::dims(weight);
-        let gradient = Matrix::new(flex::values(gradient), rows, columns);
+        let [input, weight, gradient] = [input, weight, gradient].map(flex::matrix);
+        let product = |left: Matrix<'_>, right: Matrix<'_>| {
+            flex::tensor(multiply(left, right, Start::Zero, None), [left.rows(), right.columns()])
+        };
         [
-            wants_input.then(|| {
-                let weight = Matrix::new(flex::values(weight), depth, columns);
-                let output = multiply(gradient, weight.transpose(), Start::Zero, None);
-                flex::tensor(output, [rows, depth])
-            }),
-            wants_weight.then(|| {
-                let input = Matrix::new(flex::values(input), rows, depth);
-                let output = multiply(input.transpose(), gradient, Start::Zero, None);
-                flex::tensor(output, [depth, columns])
-            }),
+            wants_input.then(|| product(gradient, weight.transpose())),
+            wants_weight.then(|| product(input.transpose(), gradient)),
         ]
     }
 }
 
 impl FlexOperation<2> for Product {
+    const MAY_BE_TRANSPOSED: Option<usize> = Some(1);
+
     fn forward(&self, [input, weight]: [&FlexTensor; 2]) -> FlexTensor {
         self.product(input, weight, None)
     }
@@ -138,6 +131,8 @@ impl FlexOperation<2> for Product {
 }
 
 impl FlexOperation<3> for Product {
+    const MAY_BE_TRANSPOSED: Option<usize> = Some(1);
+
     fn forward(&self, [input, weight, bias]: [&FlexTensor; 3]) -> FlexTensor {
         self.product(input, weight, Some(bias))
     }
@@ -243,6 +238,17 @@ mod tests {
                 |[x, w, b]| {
                     let product = x.reshape([rows, depth]).matmul(w.reshape([depth, columns]));
                     (product + b.reshape([1, columns])).unsqueeze::<3>()
+                },
+            );
+            assert_same(
+                [&[rows, depth], &[columns, depth], &[columns]],
+                |[x, w, b]| {
+                    let layer = layer(w.reshape([columns, depth]).transpose(), Some(b));
+                    linear(&layer, x.reshape([rows, depth]))
+                },
+                |[x, w, b]| {
+                    let weight = w.reshape([columns, depth]).transpose();
+                    x.reshape([rows, depth]).matmul(weight) + b.reshape([1, columns])
                 },
             );
             assert_same(

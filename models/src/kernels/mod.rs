@@ -26,6 +26,7 @@ pub use activation::activate;
 pub use adamw::{AdamWUpdate, WithMoments};
 pub use attention::attention;
 pub use conv3x3::conv3x3;
+pub(crate) use flex::reads_transposed;
 pub use geglu::geglu;
 pub use group_norm::group_norm;
 pub use layer_norm::layer_norm;

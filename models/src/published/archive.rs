@@ -1,18 +1,17 @@
 //! The tensors of a checkpoint: one safetensors file, or the shards that an index names.
 //!
-//! Only headers are held in memory. A tensor is read when it is asked for, so that loading a model
-//! takes the model's memory and that of the few that are read at once. Nothing is mapped: a file that is
-//! cut short under a map kills the process.
+//! Files are mapped into memory. A tensor that is used in the type that it is stored in is not copied:
+//! the system reads its pages when they are first needed, and may drop them again.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
-#[cfg(not(unix))]
-use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use burn::tensor::{AllocationProperty, DType, TensorData};
+use bytes::Bytes;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use memmap2::Mmap;
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
@@ -20,11 +19,9 @@ use serde::Deserialize;
 use super::PublishedError;
 
 /// Bytes of the length that a file begins with.
-const LENGTH: u64 = 8;
+const LENGTH: usize = 8;
 /// The longest header that is read; that of the safetensors crate.
 const MAX_HEADER: u64 = 100_000_000;
-/// Numbers that are read at once where they are converted.
-const CHUNK: usize = 1 << 18;
 /// Names under which checkpoints keep their weights: transformers' and diffusers'.
 const STEMS: [&str; 2] = ["model", "diffusion_pytorch_model"];
 
@@ -32,7 +29,7 @@ const STEMS: [&str; 2] = ["model", "diffusion_pytorch_model"];
 #[derive(Debug)]
 pub struct Archive {
     origin: PathBuf,
-    files: Vec<(PathBuf, File)>,
+    files: Vec<(PathBuf, Bytes)>,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -44,7 +41,7 @@ pub struct Entry {
     /// Its shape.
     pub shape: Vec<usize>,
     file: usize,
-    start: u64,
+    start: usize,
 }
 
 impl Entry {
@@ -132,28 +129,26 @@ impl Archive {
         Ok(archive)
     }
 
-    /// Reads a file's header and checks that the file is as long as it says.
+    /// Maps a file, reads its header and checks that the file is as long as it says.
     fn add(&mut self, path: PathBuf) -> Result<(), PublishedError> {
-        let io = |source| PublishedError::Io { path: path.clone(), source };
         let broken = |what| PublishedError::Broken { path: path.clone(), what };
-        let mut file = File::open(&path).map_err(io)?;
-        let size = file.metadata().map_err(io)?.len();
-        let mut length = [0; LENGTH as usize];
-        if size < LENGTH {
+        let file =
+            map(&path).map_err(|source| PublishedError::Io { path: path.clone(), source })?;
+        let size = file.len();
+        let Some((length, _)) = file.split_first_chunk() else {
             return Err(broken(format!("{size} bytes are no safetensors file")));
-        }
-        file.read_exact(&mut length).map_err(io)?;
-        let header = u64::from_le_bytes(length);
-        if header > MAX_HEADER || header > size - LENGTH {
+        };
+        let header = u64::from_le_bytes(*length);
+        let end = usize::try_from(header).ok().filter(|_| header <= MAX_HEADER);
+        let Some(text) = end.and_then(|end| file.get(LENGTH..)?.get(..end)) else {
             return Err(broken(format!(
                 "a header of {header} bytes in a file of {size}: not a safetensors file, or cut short"
             )));
-        }
-        let mut text = vec![0; header as usize];
-        file.read_exact(&mut text).map_err(io)?;
-        let metadata: Metadata = serde_json::from_slice(&text)
-            .map_err(|error| broken(format!("its header: {error}")))?;
-        let expected = LENGTH + header + metadata.data_len() as u64;
+        };
+        let metadata: Metadata =
+            serde_json::from_slice(text).map_err(|error| broken(format!("its header: {error}")))?;
+        let first = LENGTH + text.len();
+        let expected = first.saturating_add(metadata.data_len());
         if expected != size {
             return Err(broken(format!(
                 "{size} bytes, its header promises {expected}: cut short?"
@@ -165,7 +160,7 @@ impl Archive {
                 dtype: info.dtype,
                 shape: info.shape.clone(),
                 file: number,
-                start: LENGTH + header + info.data_offsets.0 as u64,
+                start: first + info.data_offsets.0,
             };
             if self.entries.insert(name.clone(), entry).is_some() {
                 return Err(broken(format!("`{name}` is in an earlier shard too")));
@@ -225,64 +220,58 @@ impl Archive {
             let what = format!("it has no tensor `{name}`");
             return Err(PublishedError::Broken { path: self.origin.clone(), what });
         };
-        self.read(name, &entry, 0, entry.len())
+        let data = self.read(name, &entry, 0, entry.len(), DType::F32)?;
+        Ok(data.iter::<f32>().collect())
     }
 
-    /// The numbers `from..from + count` of a tensor, in 32 bits.
+    /// The numbers `from..from + count` of a tensor in one dimension, as `dtype`: those of the file
+    /// itself where they are stored so, else converted.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or holds something other than floats.
+    /// The file holds something other than floats.
     pub(super) fn read(
         &self,
         name: &str,
         entry: &Entry,
         from: usize,
         count: usize,
-    ) -> Result<Vec<f32>, PublishedError> {
+        dtype: DType,
+    ) -> Result<TensorData, PublishedError> {
         let (path, file) = &self.files[entry.file];
-        let io = |source| PublishedError::Io { path: path.clone(), source };
-        let width = match entry.dtype {
-            Dtype::F64 => 8,
-            Dtype::F32 => 4,
-            Dtype::F16 | Dtype::BF16 => 2,
+        let (width, stored) = match entry.dtype {
+            Dtype::F64 => (8, DType::F64),
+            Dtype::F32 => (4, DType::F32),
+            Dtype::F16 => (2, DType::F16),
+            Dtype::BF16 => (2, DType::BF16),
             other => {
                 let what = format!("`{name}` is {other:?}, expected F32, F16, BF16 or F64");
                 return Err(PublishedError::Broken { path: path.clone(), what });
             }
         };
-        let mut at = entry.start + (from * width) as u64;
+        let start = entry.start + from * width;
+        let bytes = file.slice(start..start + count * width);
+        // A header may end anywhere; those that are written today end at a multiple of eight.
+        let is_aligned = bytes.as_ptr().addr().is_multiple_of(width);
+        if stored == dtype && is_aligned && cfg!(target_endian = "little") {
+            let bytes = burn::tensor::Bytes::from_shared(bytes, AllocationProperty::File);
+            return Ok(TensorData::from_bytes(bytes, [count], dtype));
+        }
         let mut numbers = vec![0_f32; count];
-        if entry.dtype == Dtype::F32 && cfg!(target_endian = "little") {
-            read_at(path, file, at, bytemuck::cast_slice_mut(&mut numbers)).map_err(io)?;
-            return Ok(numbers);
-        }
-        let mut bytes = vec![0; width * CHUNK.min(count)];
-        for chunk in numbers.chunks_mut(CHUNK) {
-            let bytes = &mut bytes[..width * chunk.len()];
-            read_at(path, file, at, bytes).map_err(io)?;
-            at += bytes.len() as u64;
-            convert(bytes, entry.dtype, chunk);
-        }
-        Ok(numbers)
+        convert(&bytes, entry.dtype, &mut numbers);
+        Ok(TensorData::new(numbers, [count]).convert_dtype(dtype))
     }
 }
 
-/// Reads from a place of a file. Several threads may do so at once.
-fn read_at(path: &Path, file: &File, at: u64, bytes: &mut [u8]) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        let _ = path;
-        std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
-    }
-    #[cfg(not(unix))]
-    {
-        // A handle of its own: the place where a handle reads belongs to all its users.
-        let _ = file;
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(at))?;
-        file.read_exact(bytes)
-    }
+/// The bytes of a file.
+fn map(path: &Path) -> std::io::Result<Bytes> {
+    let file = File::open(path)?;
+    // SAFETY: nobody writes to the file while this program runs. Programs that fetch weights put a
+    // finished file in the place of another, which leaves this one as it is; whoever writes into
+    // the weights that are being used changes or ends this program, as with every other that maps
+    // them (transformers, candle).
+    let map = unsafe { Mmap::map(&file) }?;
+    Ok(Bytes::from_owner(map))
 }
 
 fn convert(bytes: &[u8], dtype: Dtype, into: &mut [f32]) {
@@ -327,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn every_float_type_is_read_as_32_bits_whole_or_in_part() {
+    fn every_float_type_is_read_as_each_whole_or_in_part() {
         let folder = tempfile::tempdir().unwrap();
         let values = [1.5_f32, -2.0, 0.25, 96.0];
         let path = folder.path().join("model.safetensors");
@@ -340,8 +329,14 @@ mod tests {
         fs::write(&path, file).unwrap();
         let archive = Archive::open(folder.path()).unwrap();
         for (name, entry) in archive.entries().clone() {
-            assert_eq!(archive.read(&name, &entry, 0, 4).unwrap(), values, "{name}");
-            assert_eq!(archive.read(&name, &entry, 1, 2).unwrap(), values[1..3], "{name}");
+            for (dtype, range) in
+                [DType::F32, DType::F16, DType::BF16].into_iter().zip([0..4, 1..3, 2..4])
+            {
+                let (from, count) = (range.start, range.len());
+                let data = archive.read(&name, &entry, from, count, dtype).unwrap();
+                assert_eq!((data.dtype, data.shape.to_vec()), (dtype, vec![count]));
+                assert_eq!(data.iter::<f32>().collect::<Vec<_>>(), values[range], "{name}");
+            }
         }
     }
 

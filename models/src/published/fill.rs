@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::{Bool, DType, Int, Tensor, TensorData, backend::Backend};
 use rayon::prelude::*;
 
 use super::archive::{Archive, Entry};
 use super::{Precision, PublishedError};
-use crate::kernels::transposed;
+use crate::kernels::{reads_transposed, transposed};
 
 /// Names, and what belongs to each.
 pub type Pairs = &'static [(&'static str, &'static str)];
@@ -93,15 +93,35 @@ struct Source {
 
 impl Source {
     /// The parameter's numbers.
-    fn load(&self, archive: &Archive, precision: Precision) -> Result<TensorData, PublishedError> {
+    fn load(
+        &self,
+        archive: &Archive,
+        precision: Precision,
+        turn: bool,
+    ) -> Result<Loaded, PublishedError> {
         let Self { name, entry, from, count, transpose, shape, container } = self;
-        let mut numbers = archive.read(name, entry, *from, *count)?;
-        if *transpose {
-            numbers = transposed(&numbers, shape[1], shape[0]);
+        let dtype = precision.dtype_in(container);
+        let read = |dtype| archive.read(name, entry, *from, *count, dtype);
+        let shaped = |data: TensorData, shape: &[usize]| TensorData { shape: shape.into(), ..data };
+        if !transpose {
+            return Ok(Loaded { data: shaped(read(dtype)?, shape), transposed: false });
         }
-        let data = TensorData::new(numbers, shape.clone());
-        Ok(data.convert_dtype(precision.dtype_in(container)))
+        let (rows, columns) = (shape[1], shape[0]);
+        if !turn {
+            return Ok(Loaded { data: shaped(read(dtype)?, &[rows, columns]), transposed: true });
+        }
+        let data = read(DType::F32)?;
+        let numbers = data.as_slice().expect("they were read as 32 bits");
+        let data = TensorData::new(transposed(numbers, rows, columns), shape.clone());
+        Ok(Loaded { data: data.convert_dtype(dtype), transposed: false })
     }
+}
+
+/// A parameter's numbers.
+struct Loaded {
+    data: TensorData,
+    /// Whether they are a matrix whose transpose the parameter is.
+    transposed: bool,
 }
 
 /// Where each parameter's numbers lie, found from headers alone.
@@ -140,8 +160,8 @@ impl Plan {
             let (Some(one), Some(other)) = (entries.get(&tied), entries.get(&to)) else { continue };
             let (one, other) = (one.clone(), other.clone());
             if one.shape != other.shape
-                || archive.read(&tied, &one, 0, one.len())?
-                    != archive.read(&to, &other, 0, other.len())?
+                || archive.read(&tied, &one, 0, one.len(), DType::F32)?
+                    != archive.read(&to, &other, 0, other.len(), DType::F32)?
             {
                 return Err(PublishedError::Broken {
                     path: archive.origin().to_owned(),
@@ -308,15 +328,15 @@ impl<B: Backend> ModuleVisitor<B> for Find<'_> {
     }
 }
 
-/// Numbers that are read and turned at once, about, by all threads: beside the model this much stands
-/// in memory (128 MB in 32 bits), or its largest tensor.
+/// Numbers that are converted or turned at once, about, by all threads: beside the model this much
+/// stands in memory (128 MB in 32 bits), or its largest tensor.
 const AHEAD: usize = 1 << 25;
 
 struct Fill<'a, B: Backend> {
     path: Path,
     archive: &'a Archive,
     sources: VecDeque<(String, Source)>,
-    loaded: BTreeMap<String, TensorData>,
+    loaded: BTreeMap<String, Loaded>,
     device: &'a B::Device,
     precision: Precision,
     error: Option<PublishedError>,
@@ -324,7 +344,7 @@ struct Fill<'a, B: Backend> {
 
 impl<B: Backend> Fill<'_, B> {
     /// The numbers of the parameter of this path, those of the ones that follow read along with them.
-    fn load(&mut self, path: &str) -> Result<Option<TensorData>, PublishedError> {
+    fn load(&mut self, path: &str) -> Result<Option<Loaded>, PublishedError> {
         while !self.loaded.contains_key(path) && !self.sources.is_empty() {
             let mut next = Vec::new();
             let mut count = 0;
@@ -334,10 +354,11 @@ impl<B: Backend> Fill<'_, B> {
                 next.push(source);
             }
             let (archive, precision) = (self.archive, self.precision);
+            let turn = !reads_transposed::<B>();
             let loaded: Result<Vec<_>, PublishedError> = next
                 .into_par_iter()
                 .with_max_len(1)
-                .map(|(path, source)| Ok((path, source.load(archive, precision)?)))
+                .map(|(path, source)| Ok((path, source.load(archive, precision, turn)?)))
                 .collect();
             self.loaded.extend(loaded?);
         }
@@ -358,8 +379,8 @@ impl<B: Backend> ModuleMapper<B> for Fill<'_, B> {
         if self.error.is_some() {
             return param;
         }
-        let data = match self.load(&joined(&self.path)) {
-            Ok(Some(data)) => data,
+        let Loaded { data, transposed } = match self.load(&joined(&self.path)) {
+            Ok(Some(loaded)) => loaded,
             Ok(None) => return param,
             Err(error) => {
                 self.error = Some(error);
@@ -369,6 +390,7 @@ impl<B: Backend> ModuleMapper<B> for Fill<'_, B> {
         let dtype = data.dtype;
         let id = param.id;
         let tensor = Tensor::from_data(data, (self.device, dtype));
+        let tensor = if transposed { tensor.transpose() } else { tensor };
         let param = param.transform_for_load(tensor, id);
         if param.device() == *self.device { param } else { param.fork(self.device) }
     }
