@@ -1,9 +1,10 @@
 //! Half precision: weights and states in 16 bits, for generation. Training is in 32.
 //!
-//! What 16 bits would spoil is computed in 32 whatever the weights' type: norms, whose parameters
-//! stay in 32 bits too, the logits and the softmax of attention, the logits of tokens, the sinusoids
-//! of time steps, embeddings of length 1, and everything that a sampler does. Pictures, latents and
-//! pixels go in and come out as they are; each model brings them to the type of its weights.
+//! What 16 bits would spoil is computed in 32 whatever the weights' type: norms and the scale of CLIP's
+//! cosines, whose parameters stay in 32 bits too, the logits and the softmax of attention, the logits
+//! of tokens, the sinusoids of time steps, embeddings of length 1, and everything that a sampler does.
+//! Pictures, latents and pixels go in and come out as they are; each model brings them to the type of
+//! its weights.
 
 use std::fmt;
 use std::str::FromStr;
@@ -61,6 +62,8 @@ impl Precision {
     pub(crate) fn dtype_in(self, container: &str) -> DType {
         match container {
             "Struct:LayerNorm" | "Struct:GroupNorm" => DType::F32,
+            // The scale of cosines, which goes through an exponential.
+            "Struct:ClipModel" | "Struct:LockedClip" => DType::F32,
             _ => self.dtype(),
         }
     }
