@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::backend::Autodiff;
-use burn::module::Module;
+use burn::module::{AutodiffModule, Module};
 use burn::tensor::backend::Backend;
 use mi2rage_models::bert::BertConfig;
 use mi2rage_models::fusion::{FusionClassifier, FusionConfig};
@@ -48,6 +48,17 @@ pub fn fresh<B: Backend>(
             (config, model.bert)
         }
     };
+    let frozen = |encoder| lab.config.student.freeze.contains(&encoder);
+    // What is frozen says the same of the same input each time: its dropout is off.
+    let (text, bert) = match frozen(Encoder::Text) {
+        true => {
+            let text =
+                BertConfig { hidden_dropout_prob: 0.0, attention_probs_dropout_prob: 0.0, ..text };
+            let bert = text.init::<Autodiff<B>>(device).load_record(bert.into_record());
+            (text, bert.no_grad())
+        }
+        false => (text, bert),
+    };
     let (longest, positions) = (lab.config.student.max_tokens, text.max_position_embeddings);
     // Batches are padded to a multiple of four.
     if longest.next_multiple_of(4) > positions {
@@ -68,6 +79,15 @@ pub fn fresh<B: Backend>(
             (config, model.vit)
         }
     };
+    let (vision, vit) = match frozen(Encoder::Vision) {
+        true => {
+            let vision =
+                ViTConfig { hidden_dropout_prob: 0.0, attention_probs_dropout_prob: 0.0, ..vision };
+            let vit = vision.init::<Autodiff<B>>(device).load_record(vit.into_record());
+            (vision, vit.no_grad())
+        }
+        false => (vision, vit),
+    };
     let config = FusionConfig {
         fusion_size: text.hidden_size,
         fusion_heads: FUSION_HEADS,
@@ -80,10 +100,7 @@ pub fn fresh<B: Backend>(
     let model = config.init::<Autodiff<B>>(device);
     let mut rng = key.with("head", 0).rng();
     let head = reinitialise(model.head, Scheme::FanIn, &mut rng);
-    let frozen = |encoder| lab.config.student.freeze.contains(&encoder);
-    let text = if frozen(Encoder::Text) { bert.no_grad() } else { bert };
-    let vision = if frozen(Encoder::Vision) { vit.no_grad() } else { vit };
-    Ok((config, FusionClassifier { text, vision, head }))
+    Ok((config, FusionClassifier { text: bert, vision: vit, head }))
 }
 
 /// Trains a classifier; `masking` is the chance that a pair shows only one of its halves.
@@ -92,10 +109,14 @@ pub fn fit<B: Backend>(
     name: &str,
     model: FusionClassifier<Autodiff<B>>,
     recipe: &Recipe,
-    (pairs, held_out): (Vec<Pair>, Vec<Pair>),
+    (mut pairs, mut held_out): (Vec<Pair>, Vec<Pair>),
     masking: f64,
     key: &Key,
 ) -> Result<Trained<FusionClassifier<B>>, TrainError> {
+    let now = model.valid();
+    for pairs in [&mut pairs, &mut held_out] {
+        lab.features.attach(&now, &lab.config.student.freeze, pairs);
+    }
     let (token_dropout, special) = (lab.config.student.token_dropout, lab.tokenizer.special().mask);
     let first_ordinary = lab.tokenizer.first_ordinary();
     let special = (special, first_ordinary);
@@ -130,7 +151,12 @@ pub fn fit<B: Backend>(
 }
 
 /// The logits of every pair, `[pairs][labels]`.
-pub fn ask<B: Backend>(model: &FusionClassifier<B>, pairs: &[Pair]) -> Vec<Vec<f32>> {
+pub fn ask<B: Backend>(
+    lab: &Lab<'_>,
+    model: &FusionClassifier<B>,
+    mut pairs: Vec<Pair>,
+) -> Vec<Vec<f32>> {
+    lab.features.attach(model, &lab.config.student.freeze, &mut pairs);
     let task = RelationTask { model: model.clone() };
     let mut logits = Vec::with_capacity(pairs.len());
     for batch in pairs.chunks(ASK_BATCH) {

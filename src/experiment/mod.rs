@@ -6,6 +6,7 @@
 mod classifier;
 mod dataset;
 mod date;
+mod features;
 pub mod folder;
 mod gallery;
 mod generate;
@@ -33,6 +34,7 @@ use crate::config::experiment::{Arm, ExperimentConfig};
 use crate::data::tokens::Tokenizer;
 use crate::device::{DeviceChoice, Job};
 use crate::train::Context;
+use features::Features;
 use folder::RunFolder;
 use published::Published;
 use stages::Spent;
@@ -65,6 +67,8 @@ pub struct Lab<'a> {
     published: Published,
     /// The encoders' tokenizer.
     tokenizer: Tokenizer,
+    /// What frozen encoders have said.
+    features: Features,
     /// Jobs side by side.
     workers: usize,
     /// Height and width of every generated picture.
@@ -192,6 +196,7 @@ pub fn run(
         folder: &folder,
         context,
         tokenizer,
+        features: Features::default(),
         picture_size,
         seen_size,
         published,

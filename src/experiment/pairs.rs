@@ -122,11 +122,7 @@ impl<'a> Assembler<'a> {
                     };
                     pictures.insert(picture.clone(), pixels);
                 }
-                let pair = Pair {
-                    text: Some(encoded),
-                    picture: pictures.get(&picture).cloned(),
-                    label: item.label,
-                };
+                let pair = Pair::new(Some(encoded), pictures.get(&picture).cloned(), item.label);
                 named.push(NamedPair { id, pair, generated, words });
             }
         }
@@ -138,11 +134,8 @@ impl<'a> Assembler<'a> {
         items
             .iter()
             .map(|item| {
-                Ok(Pair {
-                    text: Some(self.real_text(item)?),
-                    picture: Some(real_picture(item, self.lab.seen_size)?),
-                    label: item.label,
-                })
+                let picture = real_picture(item, self.lab.seen_size)?;
+                Ok(Pair::new(Some(self.real_text(item)?), Some(picture), item.label))
             })
             .collect()
     }
@@ -151,9 +144,7 @@ impl<'a> Assembler<'a> {
     pub fn texts(&self, items: &[Example]) -> anyhow::Result<Vec<Pair>> {
         items
             .iter()
-            .map(|item| {
-                Ok(Pair { text: Some(self.real_text(item)?), picture: None, label: item.label })
-            })
+            .map(|item| Ok(Pair::new(Some(self.real_text(item)?), None, item.label)))
             .collect()
     }
 
@@ -163,7 +154,7 @@ impl<'a> Assembler<'a> {
             .iter()
             .map(|item| {
                 let picture = Some(real_picture(item, self.lab.seen_size)?);
-                Ok(Pair { text: None, picture, label: item.label })
+                Ok(Pair::new(None, picture, item.label))
             })
             .collect()
     }

@@ -164,7 +164,7 @@ impl<B: Backend> Predictor<B> {
             let square = load(source, self.picture_size, Fit::Squash, Filter::Bicubic)?;
             picture = Some(Arc::new(square));
         }
-        let pair = Pair { text, picture, label: 0 };
+        let pair = Pair::new(text, picture, 0);
         let logits = self.task.logits(&PairBatch::new(vec![pair]));
         let rows = tensors::log_probabilities(logits);
         Ok(rows.into_iter().flatten().map(f32::exp).collect())

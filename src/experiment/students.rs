@@ -153,7 +153,7 @@ pub fn train<B: Backend>(
     lab.folder.write(&weights_file(arm, seed, modality_dropout), &bytes)?;
     let dataset = material.dataset;
     let ask = |pairs: Vec<Pair>, examples: &[Example]| -> Vec<Prediction> {
-        let logits = classifier::ask(&trained.model, &pairs);
+        let logits = classifier::ask(lab, &trained.model, pairs);
         let answer = |(example, logits): (&Example, Vec<f32>)| Prediction {
             id: example.id.clone(),
             label: example.label,

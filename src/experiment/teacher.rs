@@ -91,9 +91,8 @@ pub fn score<B: Backend>(
         )?;
         let model = trained.model;
         let ask = |view: usize, pairs: &[&Pair]| {
-            let shown: Vec<Pair> =
-                pairs.iter().map(|pair| views(missing, pair)[view].clone()).collect();
-            classifier::ask(&model, &shown)
+            let shown = pairs.iter().map(|pair| views(missing, pair)[view].clone()).collect();
+            classifier::ask(lab, &model, shown)
         };
         let calibration: Vec<&Pair> = calibration.iter().collect();
         let truth: Vec<usize> = calibration.iter().map(|pair| pair.label).collect();

@@ -31,9 +31,29 @@ pub struct Pair {
     pub picture: Option<Arc<Picture>>,
     /// Index of the relation; 0 is `None`.
     pub label: usize,
+    /// What frozen encoders say of the halves, where that has been computed.
+    pub states: States,
+}
+
+/// The output of frozen encoders, for one pair.
+#[derive(Clone, Debug, Default)]
+pub struct States {
+    /// The states of the markers, `[2, text hidden]`, of the sentence as it is.
+    pub markers: Option<Arc<[f32]>>,
+    /// The states of the patches, `[patches + 1, vision hidden]`.
+    pub patches: Option<Arc<[f32]>>,
 }
 
 impl Pair {
+    /// A pair whose halves no encoder has seen.
+    pub fn new(
+        text: Option<Arc<EncodedText>>,
+        picture: Option<Arc<Picture>>,
+        label: usize,
+    ) -> Self {
+        Self { text, picture, label, states: States::default() }
+    }
+
     /// The pair without its sentence.
     pub fn without_text(&self) -> Self {
         Self { text: None, ..self.clone() }
@@ -81,6 +101,7 @@ impl PairBatch {
         let mut rng = key.with("token dropout", 0).rng();
         for pair in &mut self.pairs {
             let Some(text) = &mut pair.text else { continue };
+            pair.states.markers = None;
             let ids = text.ids.iter().map(|&id| {
                 let hide = rng.random_bool(rate) && id >= first_ordinary;
                 if hide { mask } else { id }
@@ -90,7 +111,8 @@ impl PairBatch {
         self
     }
 
-    fn sentences<B: Backend>(&self, device: &B::Device) -> Option<Sentences<B>> {
+    /// The sentences' tokens; `None` where no pair has one.
+    pub fn sentences<B: Backend>(&self, device: &B::Device) -> Option<Sentences<B>> {
         let texts = || self.pairs.iter().map(|pair| pair.text.as_deref());
         let longest = texts().flatten().map(|text| text.ids.len()).max()?;
         // Few distinct lengths, so that an accelerator tunes its kernels for few shapes.
@@ -117,12 +139,63 @@ impl PairBatch {
         })
     }
 
-    fn pictures<B: Backend>(&self, device: &B::Device) -> Option<Tensor<B, 4>> {
+    /// The pictures, `[pairs, 3, height, width]`; `None` where no pair has one.
+    pub fn pictures<B: Backend>(&self, device: &B::Device) -> Option<Tensor<B, 4>> {
         let pictures = || self.pairs.iter().map(|pair| pair.picture.as_deref());
         let size = pictures().flatten().next()?.width;
         let grey = Picture { width: size, height: size, rgb: vec![128; size * size * 3] };
         let pictures = pictures().map(|picture| picture.unwrap_or(&grey));
         Some(tensors::pictures(pictures, size, device))
+    }
+
+    /// States that are known of every pair that has this half, side by side, `[pairs, states,
+    /// width]`; zeros where it is missing.
+    fn states<'a, B: Backend>(
+        &'a self,
+        half: impl Fn(&'a Pair) -> Half<'a>,
+        width: usize,
+        device: &B::Device,
+    ) -> Option<Tensor<B, 3>> {
+        let known = |pair| match half(pair) {
+            Half::Missing => Some(None),
+            Half::Unseen => None,
+            Half::Seen(states) => Some(Some(states)),
+        };
+        let rows: Vec<Option<&[f32]>> = self.pairs.iter().map(known).collect::<Option<_>>()?;
+        let each = rows.iter().flatten().next()?.len();
+        let mut values = Vec::with_capacity(rows.len() * each);
+        for (end, row) in (1..).map(|count| count * each).zip(&rows) {
+            values.extend_from_slice(row.unwrap_or_default());
+            values.resize(end, 0.0);
+        }
+        let data = TensorData::new(values, [rows.len(), each / width, width]);
+        Some(Tensor::from_data(data, device))
+    }
+}
+
+/// One half of a pair to an encoder.
+enum Half<'a> {
+    Missing,
+    /// It has no states yet.
+    Unseen,
+    Seen(&'a [f32]),
+}
+
+impl<'a> Half<'a> {
+    fn sentence(pair: &'a Pair) -> Self {
+        Self::new(pair.text.is_some(), &pair.states.markers)
+    }
+
+    fn picture(pair: &'a Pair) -> Self {
+        Self::new(pair.picture.is_some(), &pair.states.patches)
+    }
+
+    fn new(is_there: bool, states: &'a Option<Arc<[f32]>>) -> Self {
+        match (is_there, states) {
+            (false, _) => Self::Missing,
+            (true, None) => Self::Unseen,
+            (true, Some(states)) => Self::Seen(states),
+        }
     }
 }
 
@@ -138,7 +211,16 @@ impl<B: Backend> RelationTask<B> {
             text: present(batch.pairs.iter().map(|pair| pair.text.is_some()).collect()),
             picture: present(batch.pairs.iter().map(|pair| pair.picture.is_some()).collect()),
         };
-        self.model.forward(batch.sentences(device).as_ref(), batch.pictures(device), presence)
+        let FusionClassifier { head, .. } = &self.model;
+        let [_, text] = head.absent_text.dims();
+        let [vision, _] = head.key.weight.dims();
+        let markers = batch
+            .states(Half::sentence, text, device)
+            .or_else(|| Some(self.model.encode_text(&batch.sentences(device)?)));
+        let patches = batch
+            .states(Half::picture, vision, device)
+            .or_else(|| Some(self.model.encode_pictures(batch.pictures(device)?)));
+        head.forward(markers, patches, presence)
     }
 
     fn predict(&self, batch: &PairBatch) -> (Tensor<B, 2>, Tensor<B, 1>) {
