@@ -10,6 +10,9 @@ A row's programs are started one after the other and run once before it counts; 
 turns, so that one computes at a time. All keep their models in memory: the U-Net of Stable
 Diffusion takes 4 to 6 GB in each. `--programs this PyTorch` measures fewer.
 
+`--device cuda --precision bf16 --compile` measures a card, PyTorch compiled; `--rows FILE` names a
+program that was built elsewhere, and after `--minutes N` the rows that are left are not measured.
+
 Prints a table in Markdown: medians, and the peaks of resident memory once the models are made; in
 brackets PyTorch's without what importing its libraries takes. The JSON file has every figure.
 """
@@ -19,15 +22,18 @@ import fnmatch
 import json
 import os
 import pathlib
+import select
 import statistics
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
+import time
+from importlib.metadata import PackageNotFoundError, version
 
 HERE = pathlib.Path(__file__).parent
 CANDLE = HERE / "candle" / "target" / "release" / "mi2rage-candle"
 PROGRAMS = ["this", "PyTorch", "candle"]
+LIBRARIES = ["torch", "transformers", "diffusers"]
 COLUMNS = [
     "row",
     "work",
@@ -37,6 +43,10 @@ COLUMNS = [
     "this, a second",
     *[f"{program}, peak MiB" for program in PROGRAMS],
 ]
+
+
+class TimeIsUp(Exception):
+    """Of `--minutes`."""
 
 
 def build():
@@ -63,28 +73,31 @@ def start(command, threads):
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
 
 
-def ask(process, line):
+def ask(process, line, end):
+    """The answer, which is one line, to a line."""
     process.stdin.write(line + "\n")
     process.stdin.flush()
+    if not select.select([process.stdout], [], [], max(0, end - time.monotonic()))[0]:
+        raise TimeIsUp
     answer = process.stdout.readline()
     if not answer:
         sys.exit(f"{process.args}: ended without an answer")
     return json.loads(answer)
 
 
-def measure(commands, options):
-    """Seconds of all rounds and memory, by program."""
+def measure(commands, options, end):
+    """Seconds of all rounds and memory, by program; before `end`."""
     running = {}
     try:
         for program, command in commands.items():
             running[program] = start(command, options.threads)
-            ask(running[program], "go")
+            ask(running[program], "go", end)
         seconds = {program: [] for program in running}
         for _ in range(options.rounds):
             for program, process in running.items():
-                seconds[program].append(ask(process, "go")["seconds"])
+                seconds[program].append(ask(process, "go", end)["seconds"])
         return {
-            program: {"seconds": seconds[program]} | ask(process, "end")
+            program: {"seconds": seconds[program]} | ask(process, "end", end)
             for program, process in running.items()
         }
     finally:
@@ -121,6 +134,13 @@ def print_row(cells):
     print("|", " | ".join(cells), "|", flush=True)
 
 
+def installed(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
 def processor():
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
@@ -135,31 +155,46 @@ def main():
     parser.add_argument("--candle", type=pathlib.Path, default=CANDLE, help="candle's program")
     parser.add_argument("--work", help="where files are kept that a row needs")
     parser.add_argument("--json", type=pathlib.Path, help="a file for every figure")
+    parser.add_argument("--rows", dest="program", help="this project's program, already built")
+    parser.add_argument("--device", default="", help="as --device of the program")
+    parser.add_argument("--precision", default="f32")
+    parser.add_argument("--compile", action="store_true", help="torch.compile")
+    parser.add_argument("--minutes", type=float, default=1e6, help="the most of all rows")
     options = parser.parse_args()
 
-    ours = [build()]
+    end = time.monotonic() + 60 * options.minutes
+    device = ["--device", options.device] * bool(options.device)
+    setting = [*device, "--precision", options.precision]
+    ours = [options.program or build(), *setting]
     python = [sys.executable, str(HERE / "pytorch.py"), "--threads", str(options.threads)]
+    python += ["--device", options.device if options.device.startswith("cuda") else "cpu"]
+    python += ["--precision", options.precision, *["--compile"] * options.compile]
     programs = {"this": ours, "PyTorch": python, "candle": [str(options.candle)]}
-    if not options.candle.exists():
+    if device or options.precision != "f32" or not options.candle.exists():
         del programs["candle"]
     programs = {name: command for name, command in programs.items() if name in options.programs}
     has = {program: listed(command) for program, command in programs.items()}
 
-    libraries = [f"{name} {version(name)}" for name in ("torch", "transformers", "diffusers")]
-    setting = f"{processor()}, {options.threads} threads, {options.rounds} rounds"
-    print(f"{setting}; {', '.join(libraries)}\n")
+    conditions = [processor(), f"{options.threads} threads", f"{options.rounds} rounds"]
+    conditions += [options.device, options.precision] if device else []
+    libraries = [f"{name} {found}" for name in LIBRARIES if (found := installed(name))]
+    print(f"{', '.join(conditions)}; {', '.join(libraries)}\n")
     print_row(COLUMNS)
     print_row(["---"] * len(COLUMNS))
     results = {}
     with tempfile.TemporaryDirectory() as temporary:
         work = ["--work", options.work or temporary]
-        for name, (items, about) in listed(ours).items():
-            if not any(fnmatch.fnmatch(name, pattern) for pattern in options.rows):
-                continue
+        rows = listed(ours)
+        chosen = [name for pattern in options.rows for name in fnmatch.filter(rows, pattern)]
+        for name in dict.fromkeys(chosen):
+            items, about = rows[name]
             able = [program for program in programs if name in has[program]]
             commands = {program: [*programs[program], name, *work] for program in able}
-            results[name] = measure(commands, options)
-            print_row(table_row(name, items, about, results[name]))
+            try:
+                results[name] = measure(commands, options, end)
+                print_row(table_row(name, items, about, results[name]))
+            except TimeIsUp:
+                print_row([name, about, f"not within {options.minutes:g} minutes"])
             if options.json:
                 options.json.write_text(json.dumps(results, indent=2) + "\n")
 

@@ -1,10 +1,12 @@
-"""The rows of `benches/rows` in PyTorch: transformers and diffusers, eager, in 32 bits.
+"""The rows of `benches/rows` in PyTorch: transformers and diffusers, eager unless it is to compile.
 
     python benches/pytorch.py --threads N --list
-    python benches/pytorch.py --threads N ROW --work DIR
+    python benches/pytorch.py --threads N ROW --work DIR [--device cuda] [--precision bf16] [--compile]
 
 compare.py runs it and has the versions in its header. It answers lines as `benches/rows` does, and
-beside the peak it prints the memory that was resident once the libraries were imported.
+beside the peak it prints the memory that was resident once the libraries were imported. In half
+precision what does not learn is converted, what learns computes under autocast with its weights in 32
+bits. Without diffusers the rows of diffusion models are left out.
 """
 
 import argparse
@@ -13,15 +15,8 @@ import pathlib
 import sys
 import time
 
-import diffusers
 import torch
 import transformers
-from diffusers import (
-    AutoencoderKL,
-    DDPMScheduler,
-    DPMSolverMultistepScheduler,
-    UNet2DConditionModel,
-)
 from safetensors import safe_open
 from torch.nn import functional as F
 from transformers import (
@@ -36,76 +31,122 @@ from transformers import (
     ViTModel,
 )
 
+try:
+    import diffusers
+    from diffusers import (
+        AutoencoderKL,
+        DDPMScheduler,
+        DPMSolverMultistepScheduler,
+        UNet2DConditionModel,
+    )
+except ImportError:
+    diffusers = None
+
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests" / "reference"))
 from captioner import Head  # noqa: E402
 
 BATCH = 32
 ADAMW = dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05)
+PRECISIONS = dict(f32=torch.float32, f16=torch.float16, bf16=torch.bfloat16)
 WITHOUT_DROPOUT = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
 
 
+# What the command line says.
+DEVICE, DTYPE, COMPILE = torch.device("cpu"), torch.float32, False
+
+
+def random(*shape, vocabulary=None):
+    """Normal numbers, or ids of a vocabulary."""
+    if vocabulary:
+        return torch.randint(vocabulary, shape, device=DEVICE)
+    return torch.randn(shape, device=DEVICE)
+
+
+def compiled(module):
+    return torch.compile(module) if COMPILE else module
+
+
+def using(model):
+    """A model that does not learn."""
+    return model.eval().to(DEVICE, DTYPE)
+
+
 def forward(model, *inputs):
-    model.eval()
-    return torch.inference_mode()(lambda: model(*inputs)[0])
+    model = compiled(using(model))
+    inputs = [x.to(DTYPE) if torch.is_tensor(x) and x.is_floating_point() else x for x in inputs]
+    return torch.inference_mode()(lambda: model(*inputs)[0].cpu())
 
 
-def gradients(model, inputs, shape):
+def autocast():
+    return torch.autocast(DEVICE.type, DTYPE, enabled=DTYPE != torch.float32)
+
+
+def gradients(model, inputs, *shape, update=False):
     """Of all parameters; the loss is the output along one random direction."""
-    model.train()
-    direction = torch.randn(shape)
+    model = model.train().to(DEVICE)
+    optimizer = torch.optim.AdamW(model.parameters(), **ADAMW | {"lr": 1e-5}) if update else None
+    run = compiled(model)
+    direction = random(*shape)
 
     def work():
         model.zero_grad()
-        (model(inputs)[0] * direction).sum().backward()
+        with autocast():
+            loss = (run(inputs)[0].float() * direction).sum()
+        loss.backward()
+        if update:
+            optimizer.step()
 
     return work
 
 
 def bert(_):
     model = BertModel(BertConfig(), add_pooling_layer=False)
-    return forward(model, torch.randint(30522, (8, 128)))
+    return forward(model, random(8, 128, vocabulary=30522))
 
 
-def bert_gradients(_):
+def bert_gradients(rows, **options):
     model = BertModel(BertConfig(**WITHOUT_DROPOUT), add_pooling_layer=False)
-    return gradients(model, torch.randint(30522, (8, 128)), (8, 128, 768))
+    return gradients(model, random(rows, 128, vocabulary=30522), rows, 128, 768, **options)
 
 
 def bert_load(folder):
     """From the folder that `benches/rows` has written."""
-    ids = torch.randint(30522, (1, 16))
+    ids = random(1, 16, vocabulary=30522)
 
     @torch.inference_mode()
     def work():
         model = BertModel.from_pretrained(folder / "bert-base", add_pooling_layer=False)
-        return model(ids).last_hidden_state
+        return using(model)(ids).last_hidden_state.cpu()
 
     return work
 
 
 def vit(_):
     model = ViTForImageClassification(ViTConfig(num_labels=1000))
-    return forward(model, torch.randn(8, 3, 224, 224))
+    return forward(model, random(8, 3, 224, 224))
 
 
-def vit_gradients(_):
+def vit_gradients(rows, **options):
     model = ViTForImageClassification(ViTConfig(num_labels=1000, **WITHOUT_DROPOUT))
-    return gradients(model, torch.randn(8, 3, 224, 224), (8, 1000))
+    return gradients(model, random(rows, 3, 224, 224), rows, 1000, **options)
+
+
+def clip_l14():
+    # https://huggingface.co/openai/clip-vit-large-patch14/blob/main/config.json
+    sizes = dict(hidden_size=768, intermediate_size=3072, num_attention_heads=12)
+    return CLIPTextModel(CLIPTextConfig(**sizes, projection_dim=768))
 
 
 def clip_text(_):
-    # https://huggingface.co/openai/clip-vit-large-patch14/blob/main/config.json
-    sizes = dict(hidden_size=768, intermediate_size=3072, num_attention_heads=12)
-    model = CLIPTextModel(CLIPTextConfig(**sizes, projection_dim=768))
-    return forward(model, torch.randint(49408, (2, 77)))
+    return forward(clip_l14(), random(2, 77, vocabulary=49408))
 
 
 def caption(_):
     # https://huggingface.co/Salesforce/blip-image-captioning-base/blob/main/config.json
     model = BlipForConditionalGeneration(BlipConfig(text_config=dict(num_attention_heads=12)))
-    model.eval()
-    pixels = torch.randn(1, 3, 384, 384)
+    model = using(model)
+    pixels = random(1, 3, 384, 384).to(DTYPE)
     length = dict(min_new_tokens=20, max_new_tokens=20)
 
     @torch.inference_mode()
@@ -116,22 +157,67 @@ def caption(_):
     return work
 
 
-def unet(rows):
+def sd_unet():
     # Stable Diffusion 1.5 but for its width of the condition is diffusers' default.
-    model = UNet2DConditionModel(cross_attention_dim=768)
-    return forward(model, torch.randn(rows, 4, 64, 64), 500, torch.randn(rows, 77, 768))
+    return UNet2DConditionModel(cross_attention_dim=768)
 
 
-def vae_decode(_):
+def sd_autoencoder():
     # https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5/blob/main/vae/config.json
     blocks = dict(
         block_out_channels=[128, 256, 512, 512],
         down_block_types=["DownEncoderBlock2D"] * 4,
         up_block_types=["UpDecoderBlock2D"] * 4,
     )
-    model = AutoencoderKL(layers_per_block=2, **blocks).eval()
-    latents = torch.randn(1, 4, 64, 64)
-    return torch.inference_mode()(lambda: model.decode(latents).sample)
+    return AutoencoderKL(layers_per_block=2, **blocks)
+
+
+def unet(rows):
+    return forward(sd_unet(), random(rows, 4, 64, 64), 500, random(rows, 77, 768))
+
+
+def vae_decode(_):
+    model = using(sd_autoencoder())
+    decode = compiled(model.decode)
+    latents = random(1, 4, 64, 64).to(DTYPE)
+    return torch.inference_mode()(lambda: decode(latents).sample.cpu())
+
+
+def pictures(rows):
+    """From the prompts' tokens to the pixels."""
+    text, vae = using(clip_l14()), using(sd_autoencoder())
+    unet, decode = compiled(using(sd_unet())), compiled(vae.decode)
+    schedule = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    scheduler = DPMSolverMultistepScheduler(**schedule, timestep_spacing="leading", steps_offset=1)
+    positive, negative = (random(count, 77, vocabulary=49408) for count in (rows, 1))
+
+    @torch.inference_mode()
+    def work():
+        without = text(negative).last_hidden_state.expand(rows, -1, -1)
+        context = torch.cat([without, text(positive).last_hidden_state])
+        latents = random(rows, 4, 64, 64).to(DTYPE)
+        scheduler.set_timesteps(20, device=DEVICE)
+        for time_step in scheduler.timesteps:
+            both = unet(torch.cat([latents, latents]), time_step, context).sample
+            without, along = both.chunk(2)
+            guided = without + 7.5 * (along - without)
+            latents = scheduler.step(guided, time_step, latents).prev_sample
+        return decode(latents / 0.18215).sample.cpu()
+
+    return work
+
+
+def product(_):
+    left, right = (torch.randn(4096, 4096, device=DEVICE) for _ in range(2))
+    left, right = left.to(DTYPE), (right / 64).to(DTYPE)
+
+    def work():
+        found = left
+        for _ in range(20):
+            found = found @ right
+        return found[:1, :1].cpu()
+
+    return work
 
 
 def bundled(name):
@@ -143,7 +229,8 @@ def bundled(name):
 def world_diffusion():
     config = bundled("diffusion")
     text = CLIPTextModel(CLIPTextConfig(**config["text"], bos_token_id=2, pad_token_id=0))
-    return text.eval(), UNet2DConditionModel(**config["unet"]), config["schedule"]
+    unet = UNet2DConditionModel(**config["unet"])
+    return text.eval().to(DEVICE), unet.to(DEVICE), config["schedule"]
 
 
 def world_unet_step(_):
@@ -151,9 +238,9 @@ def world_unet_step(_):
     scheduler = DDPMScheduler(**schedule)
     unet.train()
     optimizer = torch.optim.AdamW(unet.parameters(), **ADAMW)
-    latents, noise = torch.randn(BATCH, 4, 8, 8), torch.randn(BATCH, 4, 8, 8)
-    times = torch.randint(1000, (BATCH,))
-    ids = torch.full((BATCH, 20), 20)
+    latents, noise = random(BATCH, 4, 8, 8), random(BATCH, 4, 8, 8)
+    times = random(BATCH, vocabulary=1000)
+    ids = torch.full((BATCH, 20), 20, device=DEVICE)
 
     def work():
         noisy = scheduler.add_noise(latents, noise, times)
@@ -171,18 +258,17 @@ def world_unet_step(_):
 
 def world_pictures(_):
     text, unet, schedule = world_diffusion()
-    unet.eval()
     config = bundled("autoencoder")
-    vae = AutoencoderKL(**config).eval()
+    text, unet, vae = using(text), using(unet), using(AutoencoderKL(**config))
     scheduler = DPMSolverMultistepScheduler(**schedule, timestep_spacing="trailing")
-    ids, empty = torch.randint(1200, (BATCH, 20)), torch.randint(1200, (1, 20))
+    ids, empty = random(BATCH, 20, vocabulary=1200), random(1, 20, vocabulary=1200)
 
     @torch.inference_mode()
     def work():
         negative = text(empty).last_hidden_state.expand(BATCH, -1, -1)
         context = torch.cat([negative, text(ids).last_hidden_state])
-        latents = torch.randn(BATCH, 4, 8, 8)
-        scheduler.set_timesteps(8)
+        latents = random(BATCH, 4, 8, 8).to(DTYPE)
+        scheduler.set_timesteps(8, device=DEVICE)
         for time_step in scheduler.timesteps:
             both = unet(torch.cat([latents, latents]), time_step, context).sample
             without, along = both.chunk(2)
@@ -190,7 +276,7 @@ def world_pictures(_):
             latents = scheduler.step(guided, time_step, latents).prev_sample
         pixels = vae.decode(latents / config["scaling_factor"]).sample
         pixels = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        return pixels.permute(0, 2, 3, 1).contiguous()
+        return pixels.permute(0, 2, 3, 1).contiguous().cpu()
 
     return work
 
@@ -203,17 +289,17 @@ def world_student_step(_, frozen=False):
     head = Head(width, vision.hidden_size, width, 4, labels)
     bert.requires_grad_(not frozen)
     vit.requires_grad_(not frozen)
-    parts = torch.nn.ModuleList([bert, vit, head]).train()
+    parts = torch.nn.ModuleList([bert, vit, head]).train().to(DEVICE)
     learnt = [parameter for parameter in parts.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learnt, **ADAMW)
 
-    rows = torch.arange(BATCH)
-    mask = (torch.arange(24)[None] < (17 + rows % 8)[:, None]).long()
+    rows = torch.arange(BATCH, device=DEVICE)
+    mask = (torch.arange(24, device=DEVICE)[None] < (17 + rows % 8)[:, None]).long()
     ids = 20 * mask
-    heads, tails = torch.full((BATCH,), 1), torch.full((BATCH,), 9)
+    heads, tails = torch.full_like(rows, 1), torch.full_like(rows, 9)
     size = vision.image_size
-    pictures = torch.randint(256, (BATCH, 3, size, size), dtype=torch.uint8)
-    present = torch.ones(BATCH, dtype=torch.bool)
+    pictures = torch.randint(256, (BATCH, 3, size, size), dtype=torch.uint8, device=DEVICE)
+    present = torch.ones_like(rows, dtype=torch.bool)
 
     def work():
         states = bert(ids, attention_mask=mask).last_hidden_state
@@ -230,20 +316,31 @@ def world_student_step(_, frozen=False):
 
 ROWS = {
     "bert": bert,
-    "bert-gradients": bert_gradients,
+    "bert-gradients": lambda _: bert_gradients(8),
+    "bert-training": lambda _: bert_gradients(32, update=True),
     "bert-load": bert_load,
     "vit": vit,
-    "vit-gradients": vit_gradients,
+    "vit-gradients": lambda _: vit_gradients(8),
+    "vit-training": lambda _: vit_gradients(32, update=True),
     "clip-text": clip_text,
     "caption": caption,
-    "unet-1": lambda _: unet(1),
-    "unet-2": lambda _: unet(2),
-    "vae-decode": vae_decode,
-    "world-unet-step": world_unet_step,
-    "world-pictures": world_pictures,
+    "product": product,
     "world-student-step": world_student_step,
     "world-student-frozen-step": lambda folder: world_student_step(folder, frozen=True),
 }
+OF_DIFFUSERS = {
+    "unet-1": lambda _: unet(1),
+    "unet-2": lambda _: unet(2),
+    "unet-16": lambda _: unet(16),
+    "vae-decode": vae_decode,
+    "pictures-1": lambda _: pictures(1),
+    "pictures-8": lambda _: pictures(8),
+    "pictures-16": lambda _: pictures(16),
+    "world-unet-step": world_unet_step,
+    "world-pictures": world_pictures,
+}
+if diffusers:
+    ROWS |= OF_DIFFUSERS
 
 
 def memory(key):
@@ -262,6 +359,8 @@ def serve(row, folder):
             break
         begin = time.perf_counter()
         work()
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
         print(json.dumps({"seconds": time.perf_counter() - begin}), flush=True)
     print(json.dumps({"peak_kib": memory("VmHWM"), "imported_kib": imported}), flush=True)
 
@@ -272,12 +371,16 @@ if __name__ == "__main__":
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--work", type=pathlib.Path)
+    parser.add_argument("--device", type=torch.device, default=DEVICE)
+    parser.add_argument("--precision", choices=PRECISIONS, default="f32")
+    parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
+    DEVICE, DTYPE, COMPILE = options.device, PRECISIONS[options.precision], options.compile
     if options.list:
         print(*ROWS, sep="\n")
         sys.exit()
     torch.set_num_threads(options.threads)
-    for library in (transformers.utils.logging, diffusers.utils.logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
+    for library in filter(None, (transformers, diffusers)):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
     serve(options.row, options.work)

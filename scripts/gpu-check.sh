@@ -1,22 +1,30 @@
 #!/bin/sh
 # What has to be run where a GPU is at hand, in parts that end within 9 minutes each:
 #
-#     scripts/gpu-check.sh tests    the program on CUDA against flex: pictures, captions, an experiment
-#     scripts/gpu-check.sh bench    pictures and training updates a second, on CUDA and on flex
-#     scripts/gpu-check.sh job      the whole of configs/ccg3.toml
+#     scripts/gpu-check.sh tests     the program on CUDA against flex: pictures, captions, an experiment
+#     scripts/gpu-check.sh bench     BERT-base, ViT-B/16, a U-Net step: this beside PyTorch
+#     scripts/gpu-check.sh pictures  Stable Diffusion 1.5 at 512 x 512, 1, 8 and 16 at once, beside diffusers
+#     scripts/gpu-check.sh job       the whole of configs/ccg3.toml
 #
-# It needs a program built with `cargo build --release --features cuda` and nothing else: no network,
-# no toolchain. BINARY names the program, OUT the folder for what is made, DEVICE another device than
-# `cuda` (DEVICE=ndarray tries this script where there is no GPU). Each part prints its table last and
-# ends with 1 where something differs.
+# It needs programs built with `cargo build --release --features cuda` and (for bench and pictures) `cargo
+# bench --features cuda --bench rows --no-run`, and Python with what benches/compare.py names; no network,
+# no toolchain; weights are drawn here. BINARY and ROWS name the programs, WHEELS a folder of Python
+# packages to install first, OUT the folder for what is made, DEVICE another device than `cuda`
+# (DEVICE=ndarray, or flex for bench and pictures, tries this script where there is no GPU), MINUTES the
+# most that bench and pictures may take, PRECISION theirs. Compiled and tuned kernels are kept in target/
+# between calls (cubecl.toml). Each part prints its table last and ends with 1 where something differs.
 set -eu
-part=${1:?expected tests, bench or job}
+part=${1:?expected tests, bench, pictures or job}
 binary=${BINARY:-target/release/mi2rage}
 device=${DEVICE:-cuda}
 out=${OUT:-$(mktemp -d)}
-test -x "$binary" || { echo "$binary: expected the program, or BINARY=FILE" >&2; exit 2; }
 mkdir -p "$out"
-"$binary" devices
+case $part in
+tests | job)
+    test -x "$binary" || { echo "$binary: expected the program, or BINARY=FILE" >&2; exit 2; }
+    "$binary" devices
+    ;;
+esac
 
 now() { date +%s.%N; }
 # seconds NAME COMMAND...: runs a command and notes how long it took.
@@ -28,6 +36,28 @@ seconds() {
     echo "$name $begun $(now)" | awk '{ printf "%s %.1f\n", $1, $3 - $2 }' >>"$out/seconds"
 }
 : >"$out/seconds"
+# compare ROW...: the rows in turns with PyTorch, and the U-Net's share of what a plain product reaches.
+compare() {
+    rows=${ROWS:?expected the program that cargo bench --features cuda --bench rows --no-run names}
+    [ -z "${WHEELS:-}" ] || python3 -m pip install --quiet --no-index --no-deps "$WHEELS"/*.whl
+    python3 benches/compare.py "$@" --rows "$rows" --device "$device" --precision "${PRECISION:-bf16}" \
+        --compile --programs this PyTorch --rounds 3 --minutes "${MINUTES:-8}" --json "$out/$part.json"
+    python3 - "$out/$part.json" <<'PY'
+import json, statistics, sys
+# Operations for one latent, two a multiply-add: torch.utils.flop_counter of benches/pytorch.py's U-Net.
+UNET = 0.8033e12
+WORK = {"product": 20 * 2 * 4096**3, "unet-2": 2 * UNET, "unet-16": 16 * UNET}
+found = json.load(open(sys.argv[1]))
+rates = {}
+for row in WORK:
+    for program, result in found.get(row, {}).items():
+        rates[row, program] = WORK[row] / statistics.median(result["seconds"])
+best = max((rate for (row, _), rate in rates.items() if row == "product"), default=None)
+for (row, program), rate in rates.items():
+    share = f", {100 * rate / best:.0f} % of the best product" if best else ""
+    print(f"{row}, {program}: {rate / 1e12:.2f} tera-operations a second{share}")
+PY
+}
 
 case $part in
 tests)
@@ -63,16 +93,10 @@ PY
     cat "$out/seconds"
     ;;
 bench)
-    for each in flex "$device"; do
-        seconds "sample-256-pictures-$each" "$binary" sample "a red trophy" -n 256 --steps 8 --guidance 3 --device "$each" -o "$out/many.png" --sheet
-        mkdir -p "$out/pretrain-$each"
-        seconds "pretrain-vision-500-updates-$each" "$binary" pretrain configs/pretrain.toml --part vision --device "$each" \
-            --set train=2000 --set vision.recipe.updates=500 --set vision.recipe.evaluations=1 --out "$out/pretrain-$each"
-        seconds "pretrain-autoencoder-100-updates-$each" "$binary" pretrain configs/pretrain.toml --part autoencoder --device "$each" \
-            --set train=2000 --set autoencoder.recipe.updates=100 --set autoencoder.recipe.evaluations=1 --out "$out/pretrain-$each"
-    done
-    echo "seconds, starting the program and (on CUDA) compiling its kernels included:"
-    cat "$out/seconds"
+    compare bert-training vit-training product unet-2 unet-16 bert vit caption "world-*"
+    ;;
+pictures)
+    compare product unet-2 "pictures-*"
     ;;
 job)
     seconds ccg3 "$binary" experiment configs/ccg3.toml --device "$device" --out "$out/ccg3"
@@ -80,7 +104,7 @@ job)
     cat "$out/seconds"
     ;;
 *)
-    echo "$part: expected tests, bench or job" >&2
+    echo "$part: expected tests, bench, pictures or job" >&2
     exit 2
     ;;
 esac

@@ -5,24 +5,25 @@ use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 
-use burn::backend::Flex;
+use burn::tensor::backend::Backend;
 use mi2rage::keyed::{self, Key};
-use mi2rage_models::published::{Precision, bert};
+use mi2rage_models::published::bert;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use serde_json::json;
 
-use super::Work;
 use super::published::ids;
+use super::{Setting, Work};
 
-/// `work/bert-base` is written where it is missing.
-pub fn bert(work: &Path) -> Work {
-    let folder = work.join("bert-base");
+/// The folder's `bert-base` is written where it is missing.
+pub fn bert<B: Backend>(setting: &Setting<'_, B>) -> Work {
+    let (folder, precision) = (setting.folder.join("bert-base"), setting.precision);
     if !folder.exists() {
         write(&folder);
     }
-    let ids = ids([1, 16], 30522);
+    let device = setting.device.clone();
+    let ids = ids::<B>([1, 16], 30522, &device);
     Box::new(move || {
-        let loaded = bert::load_encoder::<Flex>(&folder, Precision::F32, &Default::default());
+        let loaded = bert::load_encoder::<B>(&folder, precision, &device);
         let (_, model) = loaded.expect("the folder has just been written");
         black_box(model.forward(ids.clone(), None, None).into_data());
     })

@@ -1,61 +1,86 @@
-//! The published architectures at full size.
+//! The published architectures at full size, but for Stable Diffusion.
 
 use std::hint::black_box;
-use std::path::Path;
 
-use burn::backend::{Autodiff, Flex};
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::backend::Autodiff;
+use burn::module::{AutodiffModule, Module, ModuleVisitor, Param};
+use burn::optim::adaptor::OptimizerAdaptor;
+use burn::optim::{GradientsParams, Optimizer};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Int, Tensor};
+use mi2rage_models::adamw::AdamW;
 use mi2rage_models::bert::BertConfig;
 use mi2rage_models::captioner::CaptionerConfig;
-use mi2rage_models::clip::ClipTextConfig;
+use mi2rage_models::clip::{ClipTextConfig, ClipTextModel};
 use mi2rage_models::decoding::{Decoding, Request, Strategy};
 use mi2rage_models::published::blip;
-use mi2rage_models::unet::UNetConfig;
-use mi2rage_models::vae::VaeConfig;
 use mi2rage_models::vit::ViTConfig;
 use serde_json::json;
 
-use super::Work;
-
-type Learning = Autodiff<Flex>;
+use super::{Setting, Work};
 
 const CLASSES: usize = 1000;
-const SENTENCES: [usize; 2] = [8, 128];
-const PICTURES: [usize; 4] = [8, 3, 224, 224];
+const TOKENS: usize = 128;
 
-pub fn bert(_: &Path) -> Work {
+pub fn bert<B: Backend>(setting: &Setting<'_, B>) -> Work {
     let config = BertConfig::default();
-    let model = drawn::<Flex, _>(config.init(&Default::default()));
-    let ids = ids(SENTENCES, config.vocab_size);
+    let model = setting.drawn(config.init(&setting.device));
+    let ids = ids([8, TOKENS], config.vocab_size, &setting.device);
     forward(move || model.forward(ids.clone(), None, None))
 }
 
-pub fn bert_gradients(_: &Path) -> Work {
+pub fn bert_gradients<B: Backend>(setting: &Setting<'_, B>) -> Work {
     let config = BertConfig::default();
-    let model = drawn::<Learning, _>(config.init(&Default::default()));
-    let ids = ids(SENTENCES, config.vocab_size);
-    let [rows, tokens] = SENTENCES;
-    let forward = move || model.forward(ids.clone(), None, None);
-    gradients([rows, tokens, config.hidden_size], forward)
+    let model = drawn::<Autodiff<B>, _>(config.init(&setting.device));
+    let ids = ids::<Autodiff<B>>([8, TOKENS], config.vocab_size, &setting.device);
+    let direction = normal([8, TOKENS, config.hidden_size], &setting.device);
+    Box::new(move || {
+        let output = model.forward(ids.clone(), None, None);
+        black_box((output * direction.clone()).sum().backward());
+    })
 }
 
-pub fn vit(_: &Path) -> Work {
-    let model = ViTConfig::default().init_classifier(CLASSES, &Default::default());
-    let model = drawn::<Flex, _>(model);
-    let pixels = normal(PICTURES);
+pub fn bert_training<B: Backend>(setting: &Setting<'_, B>) -> Work {
+    let config = BertConfig::default();
+    let model = drawn::<Autodiff<B>, _>(config.init(&setting.device));
+    let ids = ids::<Autodiff<B>>([32, TOKENS], config.vocab_size, &setting.device);
+    let direction = normal([32, TOKENS, config.hidden_size], &setting.device);
+    training(model, move |model| (model.forward(ids.clone(), None, None) * direction.clone()).sum())
+}
+
+pub fn vit<B: Backend>(setting: &Setting<'_, B>) -> Work {
+    let config = ViTConfig::default();
+    let model = setting.drawn(config.init_classifier(CLASSES, &setting.device));
+    let pixels = normal(pictures(8), &setting.device);
     forward(move || model.forward(pixels.clone()))
 }
 
-pub fn vit_gradients(_: &Path) -> Work {
-    let model = ViTConfig::default().init_classifier(CLASSES, &Default::default());
-    let model = drawn::<Learning, _>(model);
-    let pixels = normal(PICTURES);
-    gradients([PICTURES[0], CLASSES], move || model.forward(pixels.clone()))
+pub fn vit_gradients<B: Backend>(setting: &Setting<'_, B>) -> Work {
+    let config = ViTConfig::default();
+    let model = drawn::<Autodiff<B>, _>(config.init_classifier(CLASSES, &setting.device));
+    let pixels = normal(pictures(8), &setting.device);
+    let direction = normal([8, CLASSES], &setting.device);
+    Box::new(move || {
+        black_box((model.forward(pixels.clone()) * direction.clone()).sum().backward());
+    })
 }
 
-pub fn clip_text(_: &Path) -> Work {
+pub fn vit_training<B: Backend>(setting: &Setting<'_, B>) -> Work {
+    let config = ViTConfig::default();
+    let model = drawn::<Autodiff<B>, _>(config.init_classifier(CLASSES, &setting.device));
+    let pixels = normal(pictures(32), &setting.device);
+    let direction = normal([32, CLASSES], &setting.device);
+    training(model, move |model| (model.forward(pixels.clone()) * direction.clone()).sum())
+}
+
+pub fn clip_text<B: Backend>(setting: &Setting<'_, B>) -> Work {
+    let (config, model) = clip_l14(setting);
+    let ids = ids([2, config.max_position_embeddings], config.vocab_size, &setting.device);
+    forward(move || model.forward(ids.clone(), None))
+}
+
+/// The text encoder of CLIP ViT-L/14, which is also that of Stable Diffusion 1.5.
+pub fn clip_l14<B: Backend>(setting: &Setting<'_, B>) -> (ClipTextConfig, ClipTextModel<B>) {
     // https://huggingface.co/openai/clip-vit-large-patch14/blob/main/config.json
     let config = ClipTextConfig {
         hidden_size: 768,
@@ -63,19 +88,19 @@ pub fn clip_text(_: &Path) -> Work {
         num_attention_heads: 12,
         ..ClipTextConfig::default()
     };
-    let model = drawn::<Flex, _>(config.init(&Default::default()));
-    let ids = ids([2, config.max_position_embeddings], config.vocab_size);
-    forward(move || model.forward(ids.clone(), None))
+    let model = setting.drawn(config.init(&setting.device));
+    (config, model)
 }
 
 /// From the pixels; every caption has all of its tokens.
-pub fn caption(_: &Path) -> Work {
+pub fn caption<B: Backend>(setting: &Setting<'_, B>) -> Work {
     // https://huggingface.co/Salesforce/blip-image-captioning-base/blob/main/config.json
     let json = json!({ "text_config": { "num_attention_heads": 12 } });
     let config = blip::config(&json).expect("the published configuration is sound");
     let CaptionerConfig { vision, .. } = &config.model;
-    let pixels = normal([1, vision.num_channels, vision.image_size, vision.image_size]);
-    let model = drawn::<Flex, _>(config.model.init(&Default::default()));
+    let shape = [1, vision.num_channels, vision.image_size, vision.image_size];
+    let pixels = normal(shape, &setting.device);
+    let model = setting.drawn(config.model.init(&setting.device));
     let request = Request { prompt: vec![config.bos_token_id], phrases: Vec::new() };
     let decoding = Decoding {
         strategy: Strategy::Greedy,
@@ -92,58 +117,49 @@ pub fn caption(_: &Path) -> Work {
     })
 }
 
-pub fn unet_1(_: &Path) -> Work {
-    unet(1)
-}
-
-pub fn unet_2(_: &Path) -> Work {
-    unet(2)
-}
-
-fn unet(rows: usize) -> Work {
-    let config = UNetConfig::stable_diffusion_1_5();
-    let model = config.init(&Default::default()).expect("the published configuration is sound");
-    let model = drawn::<Flex, _>(model);
-    let side = config.sample_size;
-    let latents = normal([rows, config.in_channels, side, side]);
-    let times = Tensor::full([rows], 500.0, &Default::default());
-    let context = normal([rows, 77, config.cross_attention_dim]);
-    forward(move || model.forward(latents.clone(), times.clone(), context.clone(), None))
-}
-
-pub fn vae_decode(_: &Path) -> Work {
-    let config = VaeConfig::default();
-    let model = config.init(&Default::default()).expect("the published configuration is sound");
-    let model = drawn::<Flex, _>(model);
-    let latents = normal([1, config.latent_channels, 64, 64]);
-    forward(move || model.decode(latents.clone()))
-}
-
-fn forward<const D: usize>(model: impl Fn() -> Tensor<Flex, D> + 'static) -> Work {
+pub fn forward<B: Backend, const D: usize>(model: impl Fn() -> Tensor<B, D> + 'static) -> Work {
     Box::new(move || {
         black_box(model().into_data());
     })
 }
 
-/// The gradients of all parameters. The loss is the output along one random direction: the plain
-/// sum of what a layer norm gives would have none.
-fn gradients<const D: usize>(
-    shape: [usize; D],
-    model: impl Fn() -> Tensor<Learning, D> + 'static,
+/// One update after another. The loss of these rows is the output along one random direction: the plain
+/// sum of what a layer norm gives would have no gradient.
+fn training<B: Backend, M: AutodiffModule<Autodiff<B>> + 'static>(
+    model: M,
+    loss: impl Fn(&M) -> Tensor<Autodiff<B>, 1> + 'static,
 ) -> Work {
-    let direction = normal(shape);
+    let optimizer = AdamW { weight_decay: 0.05 };
+    let mut optimizer = OptimizerAdaptor::<_, M, Autodiff<B>>::from(optimizer);
+    let mut model = Some(model);
     Box::new(move || {
-        black_box((model() * direction.clone()).sum().backward());
+        let before = model.take().expect("every update puts a model back");
+        let gradients = GradientsParams::from_grads(loss(&before).backward(), &before);
+        model = Some(optimizer.step(1e-5, before, gradients));
     })
 }
 
-pub fn ids<B: Backend>(shape: [usize; 2], vocabulary: usize) -> Tensor<B, 2, Int> {
-    let distribution = Distribution::Uniform(0.0, vocabulary as f64);
-    Tensor::random(shape, distribution, &Default::default())
+fn pictures(count: usize) -> [usize; 4] {
+    [count, 3, 224, 224]
 }
 
-fn normal<B: Backend, const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
-    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Default::default())
+pub fn ids<B: Backend>(
+    shape: [usize; 2],
+    vocabulary: usize,
+    device: &B::Device,
+) -> Tensor<B, 2, Int> {
+    Tensor::random(shape, Distribution::Uniform(0.0, vocabulary as f64), device)
+}
+
+pub fn normal<B: Backend, const D: usize>(shape: [usize; D], device: &B::Device) -> Tensor<B, D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
+}
+
+impl<B: Backend> Setting<'_, B> {
+    /// [`drawn`], in the precision that is asked for.
+    pub fn drawn<M: Module<B>>(&self, module: M) -> M {
+        self.precision.convert(drawn(module))
+    }
 }
 
 /// The module with its weights, which burn would draw where they are first used.

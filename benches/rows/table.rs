@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
+use burn::tensor::backend::Backend;
 use serde_json::Value;
 
 use super::Row;
@@ -12,11 +13,16 @@ use super::Row;
 /// Runs that are measured, after one that is not.
 const ROUNDS: usize = 5;
 
-/// Measures the rows one after the other and prints each.
-pub fn print<'a>(rows: impl Iterator<Item = &'a Row>, work: &Path) -> anyhow::Result<()> {
+/// Measures the rows one after the other and prints each; `setting` is the device and the precision.
+pub fn print<B: Backend>(
+    rows: impl Iterator<Item = Row<B>>,
+    setting: &[String; 2],
+    work: &Path,
+) -> anyhow::Result<()> {
     println!("| row | work | median | a second | peak memory |\n|---|---|---|---|---|");
     for row in rows {
-        let (seconds, peak) = measure(row, work).with_context(|| row.name.to_owned())?;
+        let (seconds, peak) =
+            measure(row.name, setting, work).with_context(|| row.name.to_owned())?;
         let (count, unit) = row.items;
         let rate = count as f64 / seconds;
         let (name, about) = (row.name, row.about);
@@ -26,10 +32,13 @@ pub fn print<'a>(rows: impl Iterator<Item = &'a Row>, work: &Path) -> anyhow::Re
 }
 
 /// The median of the seconds, and the peak in MiB.
-fn measure(row: &Row, work: &Path) -> anyhow::Result<(f64, f64)> {
+fn measure(
+    row: &str,
+    [device, precision]: &[String; 2],
+    work: &Path,
+) -> anyhow::Result<(f64, f64)> {
     let mut child = Command::new(std::env::current_exe()?)
-        .arg(row.name)
-        .arg("--work")
+        .args([row, "--device", device, "--precision", precision, "--work"])
         .arg(work)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -2,12 +2,12 @@
 
 use std::fmt::Display;
 use std::hint::black_box;
-use std::path::Path;
 use std::sync::Arc;
 
-use burn::backend::{Autodiff, Flex};
+use burn::backend::Autodiff;
 use burn::module::{AutodiffModule, Module};
 use burn::optim::adaptor::OptimizerAdaptor;
+use burn::tensor::backend::Backend;
 use burn::train::{InferenceStep, Learner, TrainStep};
 use mi2rage::bundle::{Bundle, DIFFUSION, TEXT, VISION};
 use mi2rage::data::tokens::EncodedText;
@@ -26,25 +26,22 @@ use mi2rage_models::adamw::AdamW;
 use mi2rage_models::bert::BertConfig;
 use mi2rage_models::diffusion::SamplerKind;
 use mi2rage_models::fusion::{FusionClassifier, FusionConfig};
-use mi2rage_models::precision::Precision;
 use mi2rage_models::vit::ViTConfig;
 
-use super::Work;
-
-type Learning = Autodiff<Flex>;
+use super::{Setting, Work};
 
 pub const BATCH: usize = 32;
 
 /// The text encoder is frozen, as in pretraining.
-pub fn unet_step(_: &Path) -> Work {
-    let (bundle, device) = (Bundle::embedded(), Default::default());
+pub fn unet_step<B: Backend>(setting: &Setting<'_, B>) -> Work {
+    let (bundle, device) = (Bundle::embedded(), &setting.device);
     // On the autodiff backend from the start, or the weights would get no gradients.
     let init = |config: &DiffusionConfig| {
-        let unet = config.unet.init(&device).map_err(|error| error.to_string())?;
-        Ok(TextToLatent { text_model: config.text.init(&device), unet })
+        let unet = config.unet.init(device).map_err(|error| error.to_string())?;
+        Ok(TextToLatent { text_model: config.text.init(device), unet })
     };
     let (config, mut model) = bundle
-        .model::<Learning, DiffusionConfig, TextToLatent<_>>(DIFFUSION, &device, init)
+        .model::<Autodiff<B>, DiffusionConfig, TextToLatent<_>>(DIFFUSION, device, init)
         .expect("the bundled weights fit");
     model.text_model = model.text_model.no_grad();
     let schedule = Arc::new(config.schedule.init().expect("the bundled schedule is sound"));
@@ -56,25 +53,24 @@ pub fn unet_step(_: &Path) -> Work {
     training(model, DiffusionBatch::new(&latents, [4, 8, 8], ids, schedule, 0.0, &key))
 }
 
-pub fn student_step(_: &Path) -> Work {
-    student(false)
+pub fn student_step<B: Backend>(setting: &Setting<'_, B>) -> Work {
+    student(setting, false)
 }
 
-pub fn student_frozen_step(_: &Path) -> Work {
-    student(true)
+pub fn student_frozen_step<B: Backend>(setting: &Setting<'_, B>) -> Work {
+    student(setting, true)
 }
 
-fn student(frozen: bool) -> Work {
-    let (bundle, device) = (Bundle::embedded(), Default::default());
-    let (text, bert) =
-        bundle
-            .model::<Learning, BertConfig, _>(TEXT, &device, |config| {
-                Ok(config.init_masked_lm(&device))
-            })
-            .expect("the bundled weights fit");
+fn student<B: Backend>(setting: &Setting<'_, B>, frozen: bool) -> Work {
+    let (bundle, device) = (Bundle::embedded(), &setting.device);
+    let (text, bert) = bundle
+        .model::<Autodiff<B>, BertConfig, _>(TEXT, device, |config| {
+            Ok(config.init_masked_lm(device))
+        })
+        .expect("the bundled weights fit");
     let (vision, vit) = bundle
-        .model::<Learning, ViTConfig, _>(VISION, &device, |config| {
-            Ok(config.init_classifier(FORMS, &device))
+        .model::<Autodiff<B>, ViTConfig, _>(VISION, device, |config| {
+            Ok(config.init_classifier(FORMS, device))
         })
         .expect("the bundled weights fit");
     let config = FusionConfig {
@@ -84,36 +80,36 @@ fn student(frozen: bool) -> Work {
         vision,
         ..FusionConfig::default()
     };
-    let head = config.init::<Learning>(&device).head;
+    let head = config.init::<Autodiff<B>>(device).head;
     let (text, vision) = (bert.bert, vit.vit);
     let (text, vision) = if frozen { (text.no_grad(), vision.no_grad()) } else { (text, vision) };
     let size = config.vision.image_size;
-    let pair = |row: usize| Pair {
-        text: Some(Arc::new(EncodedText {
+    let pair = |row: usize| {
+        let text = EncodedText {
             ids: vec![20; 17 + row % 8],
             head_marker: 1,
             tail_marker: 9,
             truncated: false,
-        })),
-        picture: Some(Arc::new(Picture {
+        };
+        let picture = Picture {
             width: size,
             height: size,
             rgb: (0..3 * size * size).map(|at| (at * row) as u8).collect(),
-        })),
-        label: row % config.num_labels,
+        };
+        Pair::new(Some(Arc::new(text)), Some(Arc::new(picture)), row % config.num_labels)
     };
     let batch = PairBatch::new((0..BATCH).map(pair).collect());
     training(RelationTask { model: FusionClassifier { text, vision, head } }, batch)
 }
 
 /// One update after another on the same batch, as `mi2rage train` makes them but without dropout.
-fn training<M>(model: M, batch: M::Input) -> Work
+fn training<B: Backend, M>(model: M, batch: M::Input) -> Work
 where
-    M: TrainStep<Output = StepLoss<Flex>> + AutodiffModule<Learning> + Display + 'static,
+    M: TrainStep<Output = StepLoss<B>> + AutodiffModule<Autodiff<B>> + Display + 'static,
     M::InnerModule: InferenceStep,
     M::Input: Clone,
 {
-    let optimizer = OptimizerAdaptor::<_, M, Learning>::from(AdamW { weight_decay: 0.05 });
+    let optimizer = OptimizerAdaptor::<_, M, Autodiff<B>>::from(AdamW { weight_decay: 0.05 });
     let mut learner = Learner::new(model, optimizer, 1e-3);
     learner.lr_step();
     Box::new(move || {
@@ -123,8 +119,8 @@ where
     })
 }
 
-pub fn pictures(_: &Path) -> Work {
-    let (bundle, device) = (Bundle::embedded(), Default::default());
+pub fn pictures<B: Backend>(setting: &Setting<'_, B>) -> Work {
+    let bundle = Bundle::embedded();
     let size = bundle.picture_size().expect("the bundle knows its pictures");
     let options = DrawOptions {
         sampler: SamplerKind::DpmSolverPlusPlus2M,
@@ -132,7 +128,8 @@ pub fn pictures(_: &Path) -> Work {
         guidance: 3.0,
         negative: Vec::new(),
     };
-    let painter = LatentDiffusion::<Flex>::load(&bundle, options, size, Precision::F32, &device)
+    let Setting { precision, device, .. } = setting;
+    let painter = LatentDiffusion::<B>::load(&bundle, options, size, *precision, device)
         .expect("the bundled weights fit");
     let web = web();
     Box::new(move || {
@@ -142,15 +139,11 @@ pub fn pictures(_: &Path) -> Work {
     })
 }
 
-pub fn captions(_: &Path) -> Work {
+pub fn captions<B: Backend>(setting: &Setting<'_, B>) -> Work {
     let options = CaptionOptions { top_p: 0.9, beams: 1, temperature: 1.0, max_tokens: 32 };
-    let writer = CaptionWriter::<Flex>::load(
-        &Bundle::embedded(),
-        options,
-        Precision::F32,
-        &Default::default(),
-    )
-    .expect("the bundled weights fit");
+    let Setting { precision, device, .. } = setting;
+    let writer = CaptionWriter::<B>::load(&Bundle::embedded(), options, *precision, device)
+        .expect("the bundled weights fit");
     let web = web();
     Box::new(move || {
         let pictures: Vec<(&Picture, Vec<String>, Key)> =
