@@ -93,7 +93,7 @@ PY
     cat "$out/seconds"
     ;;
 bench)
-    compare bert-training vit-training product unet-2 unet-16 bert vit caption "world-*"
+    compare "world-*" bert vit caption product unet-2 unet-16 bert-training vit-training
     ;;
 pictures)
     compare product unet-2 "pictures-*"
