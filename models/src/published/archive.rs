@@ -1,10 +1,14 @@
 //! The tensors of a checkpoint: one safetensors file, or the shards that an index names.
 //!
 //! Files are mapped into memory. A tensor that is used in the type that it is stored in is not copied:
-//! the system reads its pages when they are first needed, and may drop them again.
+//! the system reads its pages when they are first needed, and may drop them again. That all numbers are
+//! finite is seen beforehand, through a small buffer: what is read through the map counts as memory of
+//! this process.
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{AllocationProperty, DType, TensorData};
@@ -29,8 +33,17 @@ const STEMS: [&str; 2] = ["model", "diffusion_pytorch_model"];
 #[derive(Debug)]
 pub struct Archive {
     origin: PathBuf,
-    files: Vec<(PathBuf, Bytes)>,
+    files: Vec<Shard>,
     entries: BTreeMap<String, Entry>,
+}
+
+/// One file.
+#[derive(Debug)]
+struct Shard {
+    path: PathBuf,
+    #[cfg_attr(not(unix), expect(dead_code, reason = "read through the map"))]
+    file: File,
+    map: Bytes,
 }
 
 /// Where a tensor lies.
@@ -105,7 +118,7 @@ impl Archive {
         let archive = Self::of_files(path, names.iter().map(|name| folder.join(name)).collect())?;
         let broken = |what| PublishedError::Broken { path: path.to_owned(), what };
         for (tensor, file) in &index.weight_map {
-            let found = archive.entries.get(tensor).map(|entry| &archive.files[entry.file].0);
+            let found = archive.entries.get(tensor).map(|entry| &archive.files[entry.file].path);
             if found != Some(&folder.join(file)) {
                 return Err(broken(format!(
                     "weight_map has `{tensor}` in `{file}`, which lacks it"
@@ -132,15 +145,15 @@ impl Archive {
     /// Maps a file, reads its header and checks that the file is as long as it says.
     fn add(&mut self, path: PathBuf) -> Result<(), PublishedError> {
         let broken = |what| PublishedError::Broken { path: path.clone(), what };
-        let file =
-            map(&path).map_err(|source| PublishedError::Io { path: path.clone(), source })?;
-        let size = file.len();
-        let Some((length, _)) = file.split_first_chunk() else {
+        let shard = Shard::open(&path)
+            .map_err(|source| PublishedError::Io { path: path.clone(), source })?;
+        let size = shard.map.len();
+        let Some((length, _)) = shard.map.split_first_chunk() else {
             return Err(broken(format!("{size} bytes are no safetensors file")));
         };
         let header = u64::from_le_bytes(*length);
         let end = usize::try_from(header).ok().filter(|_| header <= MAX_HEADER);
-        let Some(text) = end.and_then(|end| file.get(LENGTH..)?.get(..end)) else {
+        let Some(text) = end.and_then(|end| shard.map.get(LENGTH..)?.get(..end)) else {
             return Err(broken(format!(
                 "a header of {header} bytes in a file of {size}: not a safetensors file, or cut short"
             )));
@@ -166,7 +179,7 @@ impl Archive {
                 return Err(broken(format!("`{name}` is in an earlier shard too")));
             }
         }
-        self.files.push((path, file));
+        self.files.push(shard);
         Ok(())
     }
 
@@ -177,7 +190,7 @@ impl Archive {
 
     /// The files, in the order of their names.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.files.iter().map(|(path, _)| path.as_path())
+        self.files.iter().map(|shard| shard.path.as_path())
     }
 
     /// Every tensor, in the order of names.
@@ -229,7 +242,7 @@ impl Archive {
     ///
     /// # Errors
     ///
-    /// The file holds something other than floats.
+    /// The file holds something other than floats, or a number that is not finite, or cannot be read.
     pub(super) fn read(
         &self,
         name: &str,
@@ -238,19 +251,24 @@ impl Archive {
         count: usize,
         dtype: DType,
     ) -> Result<TensorData, PublishedError> {
-        let (path, file) = &self.files[entry.file];
+        let shard = &self.files[entry.file];
+        let broken = |what| Err(PublishedError::Broken { path: shard.path.clone(), what });
         let (width, stored) = match entry.dtype {
             Dtype::F64 => (8, DType::F64),
             Dtype::F32 => (4, DType::F32),
             Dtype::F16 => (2, DType::F16),
             Dtype::BF16 => (2, DType::BF16),
             other => {
-                let what = format!("`{name}` is {other:?}, expected F32, F16, BF16 or F64");
-                return Err(PublishedError::Broken { path: path.clone(), what });
+                return broken(format!("`{name}` is {other:?}, expected F32, F16, BF16 or F64"));
             }
         };
         let start = entry.start + from * width;
-        let bytes = file.slice(start..start + count * width);
+        let range = start..start + count * width;
+        let is_finite = shard.is_finite(range.clone(), entry.dtype);
+        if !is_finite.map_err(|source| PublishedError::Io { path: shard.path.clone(), source })? {
+            return broken(format!("`{name}` holds a number that is not finite"));
+        }
+        let bytes = shard.map.slice(range);
         // A header may end anywhere; those that are written today end at a multiple of eight.
         let is_aligned = bytes.as_ptr().addr().is_multiple_of(width);
         if stored == dtype && is_aligned && cfg!(target_endian = "little") {
@@ -263,15 +281,60 @@ impl Archive {
     }
 }
 
-/// The bytes of a file.
-fn map(path: &Path) -> std::io::Result<Bytes> {
-    let file = File::open(path)?;
-    // SAFETY: nobody writes to the file while this program runs. Programs that fetch weights put a
-    // finished file in the place of another, which leaves this one as it is; whoever writes into
-    // the weights that are being used changes or ends this program, as with every other that maps
-    // them (transformers, candle).
-    let map = unsafe { Mmap::map(&file) }?;
-    Ok(Bytes::from_owner(map))
+impl Shard {
+    /// Bytes that are looked at at once, a multiple of every type's.
+    const CHUNK: usize = 1 << 18;
+
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        // SAFETY: nobody writes to the file while this program runs. Programs that fetch weights put
+        // a finished file in the place of another, which leaves this one as it is; whoever writes
+        // into the weights that are being used changes or ends this program, as with every other that
+        // maps them (transformers, candle).
+        let map = unsafe { Mmap::map(&file) }?;
+        Ok(Self { path: path.to_owned(), file, map: Bytes::from_owner(map) })
+    }
+
+    /// Whether all numbers of a range of bytes are finite.
+    fn is_finite(&self, range: Range<usize>, dtype: Dtype) -> io::Result<bool> {
+        let mut room = Vec::new();
+        for start in range.clone().step_by(Self::CHUNK) {
+            let end = (start + Self::CHUNK).min(range.end);
+            if !is_finite(self.bytes(start..end, &mut room)?, dtype) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    #[cfg(unix)]
+    fn bytes<'a>(&self, range: Range<usize>, room: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
+        room.resize(range.len(), 0);
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, room, range.start as u64)?;
+        Ok(room)
+    }
+
+    #[cfg(not(unix))]
+    fn bytes<'a>(&'a self, range: Range<usize>, _: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
+        Ok(&self.map[range])
+    }
+}
+
+/// Whether no exponent is that of infinity and NaN.
+fn is_finite(bytes: &[u8], dtype: Dtype) -> bool {
+    // Without a way out of the loop, so that it becomes one of vectors.
+    fn none<const N: usize>(bytes: &[u8], hits: impl Fn([u8; N]) -> bool) -> bool {
+        !bytes.as_chunks().0.iter().fold(false, |found, &bytes| found | hits(bytes))
+    }
+    fn is(bits: u16, exponent: u16) -> bool {
+        bits & exponent == exponent
+    }
+    match dtype {
+        Dtype::F16 => none(bytes, |bytes| is(u16::from_le_bytes(bytes), 0x7c00)),
+        Dtype::BF16 => none(bytes, |bytes| is(u16::from_le_bytes(bytes), 0x7f80)),
+        Dtype::F64 => none(bytes, |bytes| !f64::from_le_bytes(bytes).is_finite()),
+        _ => none(bytes, |bytes| !f32::from_le_bytes(bytes).is_finite()),
+    }
 }
 
 fn convert(bytes: &[u8], dtype: Dtype, into: &mut [f32]) {
@@ -360,6 +423,77 @@ mod tests {
         write("2.safetensors", &tensor("a"));
         index(r#"{"a": "1.safetensors", "b": "2.safetensors"}"#);
         assert!(message().contains("earlier shard"), "{}", message());
+    }
+
+    #[test]
+    fn a_number_that_is_not_finite_is_refused_with_its_tensor() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        // The last of several chunks.
+        let count = Shard::CHUNK / 4 + 3;
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let values =
+                |last: f32| (0..count).map(move |at| if at + 1 < count { 1e30 } else { last });
+            let half = |last: f32| f16::from_f32(last).to_le_bytes();
+            let brain = |last: f32| bf16::from_f32(last).to_le_bytes();
+            let of = |last: f32| {
+                bytes(&[
+                    ("a", Dtype::F32, vec![count], le(values(last).map(f32::to_le_bytes))),
+                    ("b", Dtype::F16, vec![3], le([half(6e4), half(-1.0), half(last)])),
+                    ("c", Dtype::BF16, vec![2], le([brain(1e38), brain(last)])),
+                    ("d", Dtype::F64, vec![1], le([f64::from(last).to_le_bytes()])),
+                ])
+            };
+            fs::write(&path, of(bad)).unwrap();
+            let archive = Archive::open(folder.path()).unwrap();
+            for name in ["a", "b", "c", "d"] {
+                let message = archive.numbers(name).unwrap_err().to_string();
+                assert!(message.ends_with(&format!("`{name}` holds a number that is not finite")));
+            }
+            drop(archive);
+            fs::write(&path, of(-3.0)).unwrap();
+            let archive = Archive::open(folder.path()).unwrap();
+            for name in ["a", "b", "c", "d"] {
+                assert_eq!(archive.numbers(name).unwrap().last(), Some(&-3.0));
+            }
+        }
+    }
+
+    #[test]
+    fn offsets_that_overlap_or_lie_outside_and_headers_too_long_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let with_header = |length: u64, header: &str| {
+            fs::write(&path, [&length.to_le_bytes(), header.as_bytes(), &[0; 16]].concat())
+                .unwrap();
+            Archive::open(folder.path()).unwrap_err().to_string()
+        };
+        let header = |a: &str, b: &str| {
+            let tensor = |offsets: &str| {
+                format!(r#"{{"dtype": "F32", "shape": [2], "data_offsets": {offsets}}}"#)
+            };
+            format!(r#"{{"a": {}, "b": {}}}"#, tensor(a), tensor(b))
+        };
+        for (a, b, expected) in [
+            ("[0, 8]", "[4, 12]", "header"),
+            ("[0, 8]", "[16, 24]", "header"),
+            ("[8, 0]", "[8, 16]", "header"),
+            ("[0, 8]", "[8, 20]", "header"),
+            ("[0, 8]", "[8, 18446744073709551615]", "header"),
+            ("[0, 8]", "[8, 16", "header"),
+        ] {
+            let header = header(a, b);
+            let message = with_header(header.len() as u64, &header);
+            assert!(message.contains(expected), "{a} and {b}: {message}");
+        }
+        let sound = header("[0, 8]", "[8, 16]");
+        for length in [100_000_000, 100_000_001, u64::MAX, u64::MAX - 7] {
+            let message = with_header(length, &sound);
+            assert!(message.contains("not a safetensors file, or cut short"), "{message}");
+        }
+        let huge = r#"{"a": {"dtype": "F32", "shape": [4294967296, 4294967296], "data_offsets": [0, 16]}}"#;
+        let message = with_header(huge.len() as u64, huge);
+        assert!(message.contains("header"), "{message}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Published checkpoints: Hugging Face folders read as they were downloaded.
 //!
-//! burn-store is not used: it keeps a file's type, knows no index of shards, maps files, and has no
-//! place for a tensor that holds several parameters. What would be left of it is a look-up by name.
+//! burn-store is not used: it keeps a file's type, knows no index of shards, and has no place for a
+//! tensor that holds several parameters. What would be left of it is a look-up by name.
 
 mod archive;
 pub mod bert;
