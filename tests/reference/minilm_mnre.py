@@ -21,8 +21,8 @@ import mnre
 
 parser = argparse.ArgumentParser()
 parser.add_argument("data", type=pathlib.Path)
-parser.add_argument("--updates", type=int, default=1149)
-parser.add_argument("--evaluations", type=int, default=3)
+parser.add_argument("--updates", type=int, default=766)
+parser.add_argument("--evaluations", type=int, default=2)
 parser.add_argument("seeds", type=int, nargs="*", default=[1])
 arguments = parser.parse_intermixed_args()
 
