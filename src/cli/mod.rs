@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Parser, Subcommand};
 use mi2rage_models::precision::Precision;
+use mi2rage_models::published::refuse_pickled;
 
 use crate::bundle::Bundle;
 use crate::config;
@@ -137,6 +138,7 @@ impl WeightsArgs {
             if is_published(&folder) {
                 return Ok(Weights::Published(folder));
             }
+            refuse_pickled(&folder).map_err(|error| UserError(error.to_string()))?;
         }
         Ok(Weights::Bundle(Box::new(Bundle::open(&self.weights)?)))
     }

@@ -33,6 +33,23 @@ fn an_unknown_command_option_or_value_exits_with_2() {
     assert_says(&outcome.err, &["unknown precision `fp8`, expected f32, f16 or bf16"]);
 }
 
+#[test]
+fn pickled_weights_are_refused_with_the_way_to_convert_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("v1-5.ckpt");
+    std::fs::write(&file, b"PK\x03\x04").unwrap();
+    for given in [file.as_path(), folder.path()] {
+        let given = given.to_str().unwrap();
+        for arguments in
+            [&["sample", "a", "--weights", given] as &[&str], &["weights", "inspect", given]]
+        {
+            let outcome = run(arguments);
+            assert_eq!(outcome.code, Some(2), "{arguments:?}: {}", outcome.err);
+            assert_says(&outcome.err, &["v1-5.ckpt: pickled", "from_single_file"]);
+        }
+    }
+}
+
 /// The published experiment with a line changed, as a file of its own.
 fn changed(folder: &Path, from: &str, to: &str) -> usize {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/ccg3.toml");

@@ -28,6 +28,8 @@ const LENGTH: usize = 8;
 const MAX_HEADER: u64 = 100_000_000;
 /// Names under which checkpoints keep their weights: transformers' and diffusers'.
 const STEMS: [&str; 2] = ["model", "diffusion_pytorch_model"];
+/// Endings of files that Python pickles weights into.
+const PICKLES: [&str; 4] = ["bin", "ckpt", "pt", "pth"];
 
 /// A checkpoint's tensors by name.
 #[derive(Debug)]
@@ -80,9 +82,10 @@ impl Archive {
     ///
     /// # Errors
     ///
-    /// There are none, they are broken or incomplete, or two shards hold the same tensor.
+    /// There are none, they are pickled, broken or incomplete, or two shards hold the same tensor.
     pub fn open(folder: &Path) -> Result<Self, PublishedError> {
         if folder.is_file() {
+            refuse_pickled(folder)?;
             return Self::of_files(folder, vec![folder.to_owned()]);
         }
         for variant in ["", ".fp16"] {
@@ -97,6 +100,7 @@ impl Archive {
                 }
             }
         }
+        refuse_pickled(folder)?;
         Err(PublishedError::NoWeights { folder: folder.to_owned() })
     }
 
@@ -278,6 +282,23 @@ impl Archive {
         let mut numbers = vec![0_f32; count];
         convert(&bytes, entry.dtype, &mut numbers);
         Ok(TensorData::new(numbers, [count]).convert_dtype(dtype))
+    }
+}
+
+/// Says how to convert what Python has pickled, by the ending of a file or of a folder's files.
+///
+/// # Errors
+///
+/// [`PublishedError::Pickled`].
+pub fn refuse_pickled(path: &Path) -> Result<(), PublishedError> {
+    let is_pickled = |path: &PathBuf| {
+        let is = |extension| PICKLES.iter().any(|pickle| extension == *pickle);
+        path.extension().is_some_and(is) && path.is_file()
+    };
+    let inside = path.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
+    match inside.chain([path.to_owned()]).filter(is_pickled).min() {
+        Some(path) => Err(PublishedError::Pickled { path }),
+        None => Ok(()),
     }
 }
 
@@ -494,6 +515,23 @@ mod tests {
         let huge = r#"{"a": {"dtype": "F32", "shape": [4294967296, 4294967296], "data_offsets": [0, 16]}}"#;
         let message = with_header(huge.len() as u64, huge);
         assert!(message.contains("header"), "{message}");
+    }
+
+    #[test]
+    fn pickled_weights_are_refused_with_the_way_to_convert_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = |path: &Path| Archive::open(path).unwrap_err().to_string();
+        assert!(message(folder.path()).contains("no weights"));
+        for (name, way) in [("pytorch_model.bin", "save_file"), ("sd.ckpt", "from_single_file")] {
+            let path = folder.path().join(name);
+            fs::write(&path, b"PK\x03\x04").unwrap();
+            for given in [path.as_path(), folder.path()] {
+                let message = message(given);
+                assert!(message.starts_with(&format!("{}: pickled", path.display())), "{message}");
+                assert!(message.contains(way), "{message}");
+            }
+            fs::remove_file(&path).unwrap();
+        }
     }
 
     #[test]

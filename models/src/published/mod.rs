@@ -15,7 +15,7 @@ pub mod stable_diffusion;
 mod transformers;
 pub mod vit;
 
-pub use archive::{Archive, Entry};
+pub use archive::{Archive, Entry, refuse_pickled};
 pub use fill::{Fused, Names, Pairs, Plan, Report};
 pub use inspect::{Architecture, Part, architecture, inspect};
 pub use keys::{Accepted, KeyError, read};
@@ -69,11 +69,20 @@ pub enum PublishedError {
     /// A folder without weights.
     #[error(
         "{}: no weights, expected model.safetensors, diffusion_pytorch_model.safetensors or their \
-         .safetensors.index.json (.bin files are not read)", folder.display()
+         .safetensors.index.json", folder.display()
     )]
     NoWeights {
         /// The folder.
         folder: PathBuf,
+    },
+    /// Weights as Python objects.
+    #[error(
+        "{}: pickled weights, which can run any program, are not read; convert them with {}",
+        path.display(), conversion(path)
+    )]
+    Pickled {
+        /// The file.
+        path: PathBuf,
     },
     /// The file and the module do not hold the same tensors.
     #[error(
@@ -89,6 +98,20 @@ pub enum PublishedError {
         /// Tensors of another shape, each with what was found and expected.
         misfit: Vec<String>,
     },
+}
+
+/// The Python that turns pickled weights into a file or a folder that is read.
+fn conversion(path: &Path) -> String {
+    let shown = path.display();
+    if path.extension().is_some_and(|extension| extension == "ckpt") {
+        return format!(
+            "diffusers: StableDiffusionPipeline.from_single_file(\"{shown}\").save_pretrained(\"FOLDER\")"
+        );
+    }
+    format!(
+        "torch and safetensors: save_file({{name: x.clone() for name, x in torch.load(\"{shown}\", \
+         weights_only=True).items()}}, \"model.safetensors\")"
+    )
 }
 
 fn list(missing: &[String], unused: &[String], misfit: &[String]) -> String {
