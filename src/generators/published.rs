@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use mi2rage_models::published::{PublishedError, PublishedScheduler, read_json, stable_diffusion};
+use mi2rage_models::published::{
+    PublishedError, PublishedScheduler, read_json, refuse_pickled, stable_diffusion,
+};
 
 use crate::bundle::BundleError;
 
@@ -60,7 +62,11 @@ pub fn hash(folder: &Path) -> Result<String, PublishedError> {
     let mut open = vec![folder.to_owned()];
     let mut files = Vec::new();
     while let Some(next) = open.pop() {
-        for entry in next.read_dir().map_err(io(&next))? {
+        let entries = next.read_dir().or_else(|source| {
+            refuse_pickled(&next)?;
+            Err(io(&next)(source))
+        })?;
+        for entry in entries {
             let entry = entry.map_err(io(&next))?;
             if entry.file_name().as_encoded_bytes().starts_with(b".") {
                 continue;

@@ -1,26 +1,18 @@
 //! The tensors of a checkpoint: one safetensors file, or the shards that an index names.
 //!
-//! Files are mapped into memory. A tensor that is used in the type that it is stored in is not copied:
-//! the system reads its pages when they are first needed, and may drop them again. That all numbers are
-//! finite is seen beforehand, through a small buffer: what is read through the map counts as memory of
-//! this process.
+//! Only headers are read when it is opened. A tensor that is used in the type that it is stored in is
+//! not copied, see [`Shard`].
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{AllocationProperty, DType, TensorData};
-use bytes::Bytes;
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
-use memmap2::Mmap;
+use burn::tensor::{DType, TensorData};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
-use super::PublishedError;
+use super::shard::Shard;
+use super::{PublishedError, refuse_pickled};
 
 /// Bytes of the length that a file begins with.
 const LENGTH: usize = 8;
@@ -28,8 +20,6 @@ const LENGTH: usize = 8;
 const MAX_HEADER: u64 = 100_000_000;
 /// Names under which checkpoints keep their weights: transformers' and diffusers'.
 const STEMS: [&str; 2] = ["model", "diffusion_pytorch_model"];
-/// Endings of files that Python pickles weights into.
-const PICKLES: [&str; 4] = ["bin", "ckpt", "pt", "pth"];
 
 /// A checkpoint's tensors by name.
 #[derive(Debug)]
@@ -37,15 +27,6 @@ pub struct Archive {
     origin: PathBuf,
     files: Vec<Shard>,
     entries: BTreeMap<String, Entry>,
-}
-
-/// One file.
-#[derive(Debug)]
-struct Shard {
-    path: PathBuf,
-    #[cfg_attr(not(unix), expect(dead_code, reason = "read through the map"))]
-    file: File,
-    map: Bytes,
 }
 
 /// Where a tensor lies.
@@ -257,11 +238,10 @@ impl Archive {
     ) -> Result<TensorData, PublishedError> {
         let shard = &self.files[entry.file];
         let broken = |what| Err(PublishedError::Broken { path: shard.path.clone(), what });
-        let (width, stored) = match entry.dtype {
-            Dtype::F64 => (8, DType::F64),
-            Dtype::F32 => (4, DType::F32),
-            Dtype::F16 => (2, DType::F16),
-            Dtype::BF16 => (2, DType::BF16),
+        let width = match entry.dtype {
+            Dtype::F64 => 8,
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::BF16 => 2,
             other => {
                 return broken(format!("`{name}` is {other:?}, expected F32, F16, BF16 or F64"));
             }
@@ -272,119 +252,14 @@ impl Archive {
         if !is_finite.map_err(|source| PublishedError::Io { path: shard.path.clone(), source })? {
             return broken(format!("`{name}` holds a number that is not finite"));
         }
-        let bytes = shard.map.slice(range);
-        // A header may end anywhere; those that are written today end at a multiple of eight.
-        let is_aligned = bytes.as_ptr().addr().is_multiple_of(width);
-        if stored == dtype && is_aligned && cfg!(target_endian = "little") {
-            let bytes = burn::tensor::Bytes::from_shared(bytes, AllocationProperty::File);
-            return Ok(TensorData::from_bytes(bytes, [count], dtype));
-        }
-        let mut numbers = vec![0_f32; count];
-        convert(&bytes, entry.dtype, &mut numbers);
-        Ok(TensorData::new(numbers, [count]).convert_dtype(dtype))
-    }
-}
-
-/// Says how to convert what Python has pickled, by the ending of a file or of a folder's files.
-///
-/// # Errors
-///
-/// [`PublishedError::Pickled`].
-pub fn refuse_pickled(path: &Path) -> Result<(), PublishedError> {
-    let is_pickled = |path: &PathBuf| {
-        let is = |extension| PICKLES.iter().any(|pickle| extension == *pickle);
-        path.extension().is_some_and(is) && path.is_file()
-    };
-    let inside = path.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
-    match inside.chain([path.to_owned()]).filter(is_pickled).min() {
-        Some(path) => Err(PublishedError::Pickled { path }),
-        None => Ok(()),
-    }
-}
-
-impl Shard {
-    /// Bytes that are looked at at once, a multiple of every type's.
-    const CHUNK: usize = 1 << 18;
-
-    fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        // SAFETY: nobody writes to the file while this program runs. Programs that fetch weights put
-        // a finished file in the place of another, which leaves this one as it is; whoever writes
-        // into the weights that are being used changes or ends this program, as with every other that
-        // maps them (transformers, candle).
-        let map = unsafe { Mmap::map(&file) }?;
-        Ok(Self { path: path.to_owned(), file, map: Bytes::from_owner(map) })
-    }
-
-    /// Whether all numbers of a range of bytes are finite.
-    fn is_finite(&self, range: Range<usize>, dtype: Dtype) -> io::Result<bool> {
-        let mut room = Vec::new();
-        for start in range.clone().step_by(Self::CHUNK) {
-            let end = (start + Self::CHUNK).min(range.end);
-            if !is_finite(self.bytes(start..end, &mut room)?, dtype) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    #[cfg(unix)]
-    fn bytes<'a>(&self, range: Range<usize>, room: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
-        room.resize(range.len(), 0);
-        std::os::unix::fs::FileExt::read_exact_at(&self.file, room, range.start as u64)?;
-        Ok(room)
-    }
-
-    #[cfg(not(unix))]
-    fn bytes<'a>(&'a self, range: Range<usize>, _: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
-        Ok(&self.map[range])
-    }
-}
-
-/// Whether no exponent is that of infinity and NaN.
-fn is_finite(bytes: &[u8], dtype: Dtype) -> bool {
-    // Without a way out of the loop, so that it becomes one of vectors.
-    fn none<const N: usize>(bytes: &[u8], hits: impl Fn([u8; N]) -> bool) -> bool {
-        !bytes.as_chunks().0.iter().fold(false, |found, &bytes| found | hits(bytes))
-    }
-    fn is(bits: u16, exponent: u16) -> bool {
-        bits & exponent == exponent
-    }
-    match dtype {
-        Dtype::F16 => none(bytes, |bytes| is(u16::from_le_bytes(bytes), 0x7c00)),
-        Dtype::BF16 => none(bytes, |bytes| is(u16::from_le_bytes(bytes), 0x7f80)),
-        Dtype::F64 => none(bytes, |bytes| !f64::from_le_bytes(bytes).is_finite()),
-        _ => none(bytes, |bytes| !f32::from_le_bytes(bytes).is_finite()),
-    }
-}
-
-fn convert(bytes: &[u8], dtype: Dtype, into: &mut [f32]) {
-    fn pairs(bytes: &[u8]) -> impl Iterator<Item = [u8; 2]> {
-        bytes.as_chunks().0.iter().copied()
-    }
-    match dtype {
-        Dtype::F16 => {
-            let halves: Vec<f16> = pairs(bytes).map(f16::from_le_bytes).collect();
-            halves.convert_to_f32_slice(into);
-        }
-        Dtype::BF16 => {
-            let halves: Vec<bf16> = pairs(bytes).map(bf16::from_le_bytes).collect();
-            halves.convert_to_f32_slice(into);
-        }
-        Dtype::F64 => {
-            let wide = bytes.as_chunks().0.iter().copied().map(f64::from_le_bytes);
-            into.iter_mut().zip(wide).for_each(|(number, wide)| *number = wide as f32);
-        }
-        _ => {
-            let plain = bytes.as_chunks().0.iter().copied().map(f32::from_le_bytes);
-            into.iter_mut().zip(plain).for_each(|(number, plain)| *number = plain);
-        }
+        Ok(shard.numbers(range, entry.dtype, dtype))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::{bf16, f16};
     use safetensors::tensor::TensorView;
     use std::fs;
 
@@ -515,23 +390,6 @@ mod tests {
         let huge = r#"{"a": {"dtype": "F32", "shape": [4294967296, 4294967296], "data_offsets": [0, 16]}}"#;
         let message = with_header(huge.len() as u64, huge);
         assert!(message.contains("header"), "{message}");
-    }
-
-    #[test]
-    fn pickled_weights_are_refused_with_the_way_to_convert_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let message = |path: &Path| Archive::open(path).unwrap_err().to_string();
-        assert!(message(folder.path()).contains("no weights"));
-        for (name, way) in [("pytorch_model.bin", "save_file"), ("sd.ckpt", "from_single_file")] {
-            let path = folder.path().join(name);
-            fs::write(&path, b"PK\x03\x04").unwrap();
-            for given in [path.as_path(), folder.path()] {
-                let message = message(given);
-                assert!(message.starts_with(&format!("{}: pickled", path.display())), "{message}");
-                assert!(message.contains(way), "{message}");
-            }
-            fs::remove_file(&path).unwrap();
-        }
     }
 
     #[test]

@@ -83,9 +83,6 @@ pub fn architecture(folder: &Path) -> Result<Architecture, PublishedError> {
         };
     }
     let path = folder.join("config.json");
-    if !path.is_file() {
-        super::refuse_pickled(folder)?;
-    }
     let json: Value = read_json(&path)?;
     match text(&json, "_class_name").as_deref() {
         Some("UNet2DConditionModel") => return Ok(Architecture::UNet),

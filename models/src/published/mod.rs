@@ -10,15 +10,18 @@ pub mod clip;
 mod fill;
 mod inspect;
 mod keys;
+mod pickled;
 mod scheduler;
+mod shard;
 pub mod stable_diffusion;
 mod transformers;
 pub mod vit;
 
-pub use archive::{Archive, Entry, refuse_pickled};
+pub use archive::{Archive, Entry};
 pub use fill::{Fused, Names, Pairs, Plan, Report};
 pub use inspect::{Architecture, Part, architecture, inspect};
 pub use keys::{Accepted, KeyError, read};
+pub use pickled::refuse_pickled;
 pub use scheduler::PublishedScheduler;
 
 pub use crate::precision::Precision;
@@ -78,7 +81,7 @@ pub enum PublishedError {
     /// Weights as Python objects.
     #[error(
         "{}: pickled weights, which can run any program, are not read; convert them with {}",
-        path.display(), conversion(path)
+        path.display(), pickled::conversion(path)
     )]
     Pickled {
         /// The file.
@@ -100,20 +103,6 @@ pub enum PublishedError {
     },
 }
 
-/// The Python that turns pickled weights into a file or a folder that is read.
-fn conversion(path: &Path) -> String {
-    let shown = path.display();
-    if path.extension().is_some_and(|extension| extension == "ckpt") {
-        return format!(
-            "diffusers: StableDiffusionPipeline.from_single_file(\"{shown}\").save_pretrained(\"FOLDER\")"
-        );
-    }
-    format!(
-        "torch and safetensors: save_file({{name: x.clone() for name, x in torch.load(\"{shown}\", \
-         weights_only=True).items()}}, \"model.safetensors\")"
-    )
-}
-
 fn list(missing: &[String], unused: &[String], misfit: &[String]) -> String {
     [("missing", missing), ("unused", unused), ("misfit", misfit)]
         .iter()
@@ -126,10 +115,13 @@ fn list(missing: &[String], unused: &[String], misfit: &[String]) -> String {
 ///
 /// # Errors
 ///
-/// [`PublishedError::Io`]; [`PublishedError::Broken`] with line and column.
+/// [`PublishedError::Io`], or [`PublishedError::Pickled`] where it is missing beside such weights;
+/// [`PublishedError::Broken`] with line and column.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, PublishedError> {
-    let text = std::fs::read(path)
-        .map_err(|source| PublishedError::Io { path: path.to_owned(), source })?;
+    let text = std::fs::read(path).or_else(|source| {
+        refuse_pickled(path.parent().unwrap_or(path))?;
+        Err(PublishedError::Io { path: path.to_owned(), source })
+    })?;
     serde_json::from_slice(&text)
         .map_err(|error| PublishedError::Broken { path: path.to_owned(), what: error.to_string() })
 }
