@@ -10,6 +10,7 @@ use mi2rage_models::fusion::{FusionClassifier, FusionConfig};
 use mi2rage_models::initialise::{Scheme, reinitialise};
 use mi2rage_models::vit::ViTConfig;
 
+use super::features::Frozen;
 use super::{Lab, published};
 use crate::bundle::{BundleError, TEXT, VISION};
 use crate::config::experiment::Encoder;
@@ -25,17 +26,28 @@ const FUSION_HEADS: usize = 4;
 /// Pairs a batch where nothing is learnt.
 const ASK_BATCH: usize = 64;
 
-/// A fresh classifier over the pretrained encoders. Only its head is drawn, by the key.
+/// A classifier before its training.
+pub struct Fresh<B: Backend> {
+    /// Its sizes.
+    pub config: FusionConfig,
+    /// Its weights.
+    pub model: FusionClassifier<Autodiff<B>>,
+    /// The encoders that stay as they are.
+    pub frozen: Frozen,
+}
+
+/// A fresh classifier over the pretrained encoders. Only its head is drawn, by the key. What is frozen
+/// says the same of the same input each time: it has no dropout.
 pub fn fresh<B: Backend>(
     lab: &Lab<'_>,
     labels: usize,
     key: &Key,
     device: &B::Device,
-) -> Result<(FusionConfig, FusionClassifier<Autodiff<B>>), BundleError> {
+) -> Result<Fresh<B>, BundleError> {
     let checked = |result: Result<(), mi2rage_models::layers::ConfigError>| {
         result.map_err(|error| error.to_string())
     };
-    let (text, bert) = match &lab.published.text {
+    let (mut text, bert) = match &lab.published.text {
         Some(folder) => {
             published::text_encoder::<Autodiff<B>>(folder, &lab.tokenizer, key, device)?
         }
@@ -48,17 +60,6 @@ pub fn fresh<B: Backend>(
             (config, model.bert)
         }
     };
-    let frozen = |encoder| lab.config.student.freeze.contains(&encoder);
-    // What is frozen says the same of the same input each time: its dropout is off.
-    let (text, bert) = match frozen(Encoder::Text) {
-        true => {
-            let text =
-                BertConfig { hidden_dropout_prob: 0.0, attention_probs_dropout_prob: 0.0, ..text };
-            let bert = text.init::<Autodiff<B>>(device).load_record(bert.into_record());
-            (text, bert.no_grad())
-        }
-        false => (text, bert),
-    };
     let (longest, positions) = (lab.config.student.max_tokens, text.max_position_embeddings);
     // Batches are padded to a multiple of four.
     if longest.next_multiple_of(4) > positions {
@@ -68,7 +69,7 @@ pub fn fresh<B: Backend>(
         );
         return Err(BundleError::Unfit { origin: "the text encoder".to_owned(), what });
     }
-    let (vision, vit) = match &lab.published.vision {
+    let (mut vision, vit) = match &lab.published.vision {
         Some(folder) => published::vision_encoder::<Autodiff<B>>(folder, device)?,
         None => {
             let init = |config: &ViTConfig| {
@@ -79,15 +80,13 @@ pub fn fresh<B: Backend>(
             (config, model.vit)
         }
     };
-    let (vision, vit) = match frozen(Encoder::Vision) {
-        true => {
-            let vision =
-                ViTConfig { hidden_dropout_prob: 0.0, attention_probs_dropout_prob: 0.0, ..vision };
-            let vit = vision.init::<Autodiff<B>>(device).load_record(vit.into_record());
-            (vision, vit.no_grad())
-        }
-        false => (vision, vit),
-    };
+    let frozen = |encoder| lab.config.student.freeze.contains(&encoder);
+    if frozen(Encoder::Text) {
+        (text.hidden_dropout_prob, text.attention_probs_dropout_prob) = (0.0, 0.0);
+    }
+    if frozen(Encoder::Vision) {
+        (vision.hidden_dropout_prob, vision.attention_probs_dropout_prob) = (0.0, 0.0);
+    }
     let config = FusionConfig {
         fusion_size: text.hidden_size,
         fusion_heads: FUSION_HEADS,
@@ -97,17 +96,25 @@ pub fn fresh<B: Backend>(
         text,
         vision,
     };
-    let model = config.init::<Autodiff<B>>(device);
-    let mut rng = key.with("head", 0).rng();
-    let head = reinitialise(model.head, Scheme::FanIn, &mut rng);
-    Ok((config, FusionClassifier { text: bert, vision: vit, head }))
+    let mut model = config.init::<Autodiff<B>>(device);
+    model.head = reinitialise(model.head, Scheme::FanIn, &mut key.with("head", 0).rng());
+    model.text = model.text.load_record(bert.into_record());
+    model.vision = model.vision.load_record(vit.into_record());
+    if frozen(Encoder::Text) {
+        model.text = model.text.no_grad();
+    }
+    if frozen(Encoder::Vision) {
+        model.vision = model.vision.no_grad();
+    }
+    let frozen = Frozen::new(&model.valid(), &lab.config.student.freeze);
+    Ok(Fresh { config, model, frozen })
 }
 
 /// Trains a classifier; `masking` is the chance that a pair shows only one of its halves.
 pub fn fit<B: Backend>(
     lab: &Lab<'_>,
     name: &str,
-    model: FusionClassifier<Autodiff<B>>,
+    Fresh { model, frozen, .. }: Fresh<B>,
     recipe: &Recipe,
     (mut pairs, mut held_out): (Vec<Pair>, Vec<Pair>),
     masking: f64,
@@ -115,7 +122,7 @@ pub fn fit<B: Backend>(
 ) -> Result<Trained<FusionClassifier<B>>, TrainError> {
     let now = model.valid();
     for pairs in [&mut pairs, &mut held_out] {
-        lab.features.attach(&now, &lab.config.student.freeze, pairs);
+        lab.features.attach(&now, frozen, pairs);
     }
     let (token_dropout, special) = (lab.config.student.token_dropout, lab.tokenizer.special().mask);
     let first_ordinary = lab.tokenizer.first_ordinary();
@@ -154,9 +161,10 @@ pub fn fit<B: Backend>(
 pub fn ask<B: Backend>(
     lab: &Lab<'_>,
     model: &FusionClassifier<B>,
+    frozen: Frozen,
     mut pairs: Vec<Pair>,
 ) -> Vec<Vec<f32>> {
-    lab.features.attach(model, &lab.config.student.freeze, &mut pairs);
+    lab.features.attach(model, frozen, &mut pairs);
     let task = RelationTask { model: model.clone() };
     let mut logits = Vec::with_capacity(pairs.len());
     for batch in pairs.chunks(ASK_BATCH) {

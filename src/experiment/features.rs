@@ -42,6 +42,23 @@ impl Default for Features {
     }
 }
 
+/// The encoders of a classifier that stay as they are, by the hashes of their weights.
+#[derive(Clone, Copy)]
+pub struct Frozen {
+    text: Option<Hash>,
+    vision: Option<Hash>,
+}
+
+impl Frozen {
+    /// These encoders of a classifier.
+    pub fn new<B: Backend>(model: &FusionClassifier<B>, encoders: &[Encoder]) -> Self {
+        Self {
+            text: encoders.contains(&Encoder::Text).then(|| weights(&model.text)),
+            vision: encoders.contains(&Encoder::Vision).then(|| weights(&model.vision)),
+        }
+    }
+}
+
 impl Features {
     /// Gives the pairs the states of the encoders that are `frozen`. Where those of all these pairs
     /// would take too much room they get none, and are encoded in every batch.
@@ -51,10 +68,10 @@ impl Features {
     pub fn attach<B: Backend>(
         &self,
         model: &FusionClassifier<B>,
-        frozen: &[Encoder],
+        frozen: Frozen,
         pairs: &mut [Pair],
     ) {
-        if frozen.contains(&Encoder::Text) {
+        if let Some(encoder) = frozen.text {
             let encode = |shown: &[Pair]| {
                 let sentences = PairBatch::new(shown.to_vec()).sentences(&device(model))?;
                 Some(model.encode_text(&sentences))
@@ -64,12 +81,12 @@ impl Features {
                 let only = Pair::new(Some(text.clone()), None, 0);
                 Some((hash_of_text(text), text.ids.len().next_multiple_of(4), only))
             };
-            let states = self.states(weights(&model.text), pairs, half, encode);
+            let states = self.states(encoder, pairs, half, encode);
             for (pair, states) in pairs.iter_mut().zip(states) {
                 pair.states.markers = states;
             }
         }
-        if frozen.contains(&Encoder::Vision) {
+        if let Some(encoder) = frozen.vision {
             let encode = |shown: &[Pair]| {
                 let pictures = PairBatch::new(shown.to_vec()).pictures(&device(model))?;
                 Some(model.encode_pictures(pictures))
@@ -78,7 +95,7 @@ impl Features {
                 let picture = pair.picture.as_ref()?;
                 Some((hash_of_picture(picture), 0, Pair::new(None, Some(picture.clone()), 0)))
             };
-            let states = self.states(weights(&model.vision), pairs, half, encode);
+            let states = self.states(encoder, pairs, half, encode);
             for (pair, states) in pairs.iter_mut().zip(states) {
                 pair.states.patches = states;
             }
@@ -98,10 +115,12 @@ impl Features {
         let mut unseen: BTreeMap<usize, Vec<(Hash, Pair)>> = BTreeMap::new();
         let mut found: HashMap<Hash, Option<Arc<[f32]>>> = HashMap::new();
         for pair in pairs {
-            let shown = half(pair);
-            names.push(shown.as_ref().map(|(content, ..)| named(encoder, *content)));
-            let Some((content, group, only)) = shown else { continue };
+            let Some((content, group, only)) = half(pair) else {
+                names.push(None);
+                continue;
+            };
             let name = named(encoder, content);
+            names.push(Some(name));
             found.entry(name).or_insert_with(|| {
                 let states = self.kept().states.get(&name).cloned();
                 if states.is_none() {
@@ -259,7 +278,7 @@ mod tests {
         for frozen in [&[Encoder::Text][..], &[Encoder::Vision], &[Encoder::Text, Encoder::Vision]]
         {
             let mut pairs = plain.clone();
-            Features::default().attach(&model, frozen, &mut pairs);
+            Features::default().attach(&model, Frozen::new(&model, frozen), &mut pairs);
             for pair in &pairs {
                 let text = pair.text.is_some() && frozen.contains(&Encoder::Text);
                 let picture = pair.picture.is_some() && frozen.contains(&Encoder::Vision);
@@ -274,12 +293,13 @@ mod tests {
 
     #[test]
     fn states_are_the_same_whatever_else_is_encoded() {
-        let (model, frozen) = (model(), [Encoder::Text, Encoder::Vision]);
+        let model = model();
+        let frozen = Frozen::new(&model, &[Encoder::Text, Encoder::Vision]);
         let mut together = pairs();
-        Features::default().attach(&model, &frozen, &mut together);
+        Features::default().attach(&model, frozen, &mut together);
         for (at, expected) in together.iter().enumerate() {
             let mut alone = [pairs().swap_remove(at)];
-            Features::default().attach(&model, &frozen, &mut alone);
+            Features::default().attach(&model, frozen, &mut alone);
             assert_eq!(alone[0].states.markers, expected.states.markers, "sentence {at}");
             assert_eq!(alone[0].states.patches, expected.states.patches, "picture {at}");
         }
@@ -287,11 +307,11 @@ mod tests {
 
     #[test]
     fn what_is_known_is_not_computed_again_unless_the_weights_are_others() {
-        let (model, frozen) = (model(), [Encoder::Vision]);
+        let model = model();
         let features = Features::default();
         let attached = |model: &FusionClassifier<Flex>| {
             let mut pairs = pairs();
-            features.attach(model, &frozen, &mut pairs);
+            features.attach(model, Frozen::new(model, &[Encoder::Vision]), &mut pairs);
             pairs.remove(0).states.patches.unwrap()
         };
         let first = attached(&model);
@@ -303,12 +323,13 @@ mod tests {
 
     #[test]
     fn too_many_states_are_not_kept_and_new_ones_take_the_place_of_old_ones() {
-        let (model, frozen) = (model(), [Encoder::Vision]);
+        let model = model();
+        let frozen = Frozen::new(&model, &[Encoder::Vision]);
         // Five states of 16 numbers each.
         let features = Features { kept: Mutex::default(), room: 2 * 5 * 16 * 4 };
         let attached = |range: std::ops::Range<usize>| {
             let mut pairs = pairs()[range].to_vec();
-            features.attach(&model, &frozen, &mut pairs);
+            features.attach(&model, frozen, &mut pairs);
             pairs
         };
         assert!(attached(0..7).iter().all(|pair| pair.states.patches.is_none()));

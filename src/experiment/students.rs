@@ -122,7 +122,8 @@ pub fn train<B: Backend>(
     // The same key for every arm: they differ in what they train on, not in what is drawn.
     let key = dataset::seed_key(seed).with("student", 0);
     let labels = material.dataset.relations.len();
-    let (config, fresh) = classifier::fresh::<B>(lab, labels, &key, device)?;
+    let fresh = classifier::fresh::<B>(lab, labels, &key, device)?;
+    let (config, frozen) = (fresh.config.clone(), fresh.frozen);
     let pairs = material.train(lab, arm)?;
     let count = pairs.len();
     let trained = classifier::fit(
@@ -153,7 +154,7 @@ pub fn train<B: Backend>(
     lab.folder.write(&weights_file(arm, seed, modality_dropout), &bytes)?;
     let dataset = material.dataset;
     let ask = |pairs: Vec<Pair>, examples: &[Example]| -> Vec<Prediction> {
-        let logits = classifier::ask(lab, &trained.model, pairs);
+        let logits = classifier::ask(lab, &trained.model, frozen, pairs);
         let answer = |(example, logits): (&Example, Vec<f32>)| Prediction {
             id: example.id.clone(),
             label: example.label,

@@ -78,7 +78,8 @@ pub fn score<B: Backend>(
             own.map(|named| named.pair.clone()).collect()
         };
         let (fit, calibration) = (of(&split.fit), of(&split.calibration));
-        let (_, fresh) = classifier::fresh::<B>(lab, labels, &key, device)?;
+        let fresh = classifier::fresh::<B>(lab, labels, &key, device)?;
+        let frozen = fresh.frozen;
         let name = format!("teacher {set}, seed {seed}, fold {}", fold + 1);
         let trained = classifier::fit(
             lab,
@@ -92,7 +93,7 @@ pub fn score<B: Backend>(
         let model = trained.model;
         let ask = |view: usize, pairs: &[&Pair]| {
             let shown = pairs.iter().map(|pair| views(missing, pair)[view].clone()).collect();
-            classifier::ask(lab, &model, shown)
+            classifier::ask(lab, &model, frozen, shown)
         };
         let calibration: Vec<&Pair> = calibration.iter().collect();
         let truth: Vec<usize> = calibration.iter().map(|pair| pair.label).collect();
