@@ -183,6 +183,17 @@ def vae_decode(_):
     return torch.inference_mode()(lambda: decode(latents).sample.cpu())
 
 
+def sampled(unet, scheduler, context, latents, steps, guidance):
+    """`context` is that of the negative prompts, then that of the prompts."""
+    scheduler.set_timesteps(steps, device=DEVICE)
+    for time_step in scheduler.timesteps:
+        both = unet(torch.cat([latents, latents]), time_step, context).sample
+        without, along = both.chunk(2)
+        guided = without + guidance * (along - without)
+        latents = scheduler.step(guided, time_step, latents).prev_sample
+    return latents
+
+
 def pictures(rows):
     """From the prompts' tokens to the pixels."""
     text, vae = using(clip_l14()), using(sd_autoencoder())
@@ -196,12 +207,7 @@ def pictures(rows):
         without = text(negative).last_hidden_state.expand(rows, -1, -1)
         context = torch.cat([without, text(positive).last_hidden_state])
         latents = random(rows, 4, 64, 64).to(DTYPE)
-        scheduler.set_timesteps(20, device=DEVICE)
-        for time_step in scheduler.timesteps:
-            both = unet(torch.cat([latents, latents]), time_step, context).sample
-            without, along = both.chunk(2)
-            guided = without + 7.5 * (along - without)
-            latents = scheduler.step(guided, time_step, latents).prev_sample
+        latents = sampled(unet, scheduler, context, latents, steps=20, guidance=7.5)
         return decode(latents / 0.18215).sample.cpu()
 
     return work
@@ -268,12 +274,7 @@ def world_pictures(_):
         negative = text(empty).last_hidden_state.expand(BATCH, -1, -1)
         context = torch.cat([negative, text(ids).last_hidden_state])
         latents = random(BATCH, 4, 8, 8).to(DTYPE)
-        scheduler.set_timesteps(8, device=DEVICE)
-        for time_step in scheduler.timesteps:
-            both = unet(torch.cat([latents, latents]), time_step, context).sample
-            without, along = both.chunk(2)
-            guided = without + 3.0 * (along - without)
-            latents = scheduler.step(guided, time_step, latents).prev_sample
+        latents = sampled(unet, scheduler, context, latents, steps=8, guidance=3.0)
         pixels = vae.decode(latents / config["scaling_factor"]).sample
         pixels = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).contiguous().cpu()
