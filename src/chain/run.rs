@@ -19,7 +19,9 @@ use crate::data::{Entity, Example, Picture};
 #[derive(Debug, Error)]
 pub enum RunError {
     /// The interrupt flag was set; what was generated is in the store.
-    #[error("interrupted after {done} of {total} samples; the same command goes on from there")]
+    #[error(
+        "interrupted after {done} of the {total} samples of this part; the same command goes on from there"
+    )]
     Interrupted {
         /// Samples in the store.
         done: usize,
