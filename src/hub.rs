@@ -1,6 +1,8 @@
 //! Names of published folders: a path, or `hf:OWNER/NAME@REVISION`, fetched into the cache that all
 //! programs of Hugging Face share.
 
+#[cfg(feature = "hub")]
+use std::path::Path;
 use std::path::PathBuf;
 
 use crate::exit::UserError;
@@ -58,9 +60,21 @@ fn fetch(name: &str, id: &str, revision: &str) -> Result<PathBuf, UserError> {
     };
     // HF_HOME and HF_ENDPOINT say where to, as they do for Hugging Face's own programs.
     let api = hf_hub::api::sync::ApiBuilder::from_env().build().map_err(|error| failed(&error))?;
-    let repository =
-        api.repo(Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned()));
-    let info = repository.info().map_err(|error| failed(&error))?;
+    let repository = Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned());
+    let cached = hf_hub::Cache::from_env().repo(repository.clone());
+    let repository = api.repo(repository);
+    let info = match repository.info() {
+        Ok(info) => info,
+        // Without a network, what was fetched before is as good.
+        Err(error) => {
+            let described =
+                ["model_index.json", "config.json"].iter().find_map(|name| cached.get(name));
+            let folder =
+                described.as_deref().and_then(Path::parent).ok_or_else(|| failed(&error))?;
+            tracing::warn!("{name}: {error}; what was fetched before is used");
+            return Ok(folder.to_owned());
+        }
+    };
     let names: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
     let mut folder = None;
     for file in wanted(&names) {
@@ -69,7 +83,22 @@ fn fetch(name: &str, id: &str, revision: &str) -> Result<PathBuf, UserError> {
             folder = path.parent().map(PathBuf::from);
         }
     }
-    folder.ok_or_else(|| failed(&"it holds no configuration"))
+    let folder = folder.ok_or_else(|| failed(&"it holds no configuration"))?;
+    let pickled = names.iter().find(|name| is_pickled(name));
+    match pickled.filter(|_| !names.iter().any(|name| name.ends_with(".safetensors"))) {
+        Some(file) => {
+            let path = Path::new(file).to_owned();
+            let refused = mi2rage_models::published::PublishedError::Pickled { path };
+            Err(UserError(format!("{name}: {refused}")))
+        }
+        None => Ok(folder),
+    }
+}
+
+/// Whether a file of a repository holds weights as Python objects.
+#[cfg(feature = "hub")]
+fn is_pickled(name: &str) -> bool {
+    [".bin", ".pt", ".pth", ".ckpt"].iter().any(|end| name.ends_with(end))
 }
 
 /// The files of a repository that this program reads: configurations, tokenizers, and one set of

@@ -168,7 +168,8 @@ fn sd15() {
     let read = begun.elapsed().as_secs_f64();
     let noise = reference.0.numbers("in.latents").unwrap();
     let prompt = words("prompt");
-    let latents = model.latents(&[(&prompt, Key::new(1))], &Start::Latents(&noise)).unwrap();
+    let start = Start { latents: Some(&noise), picture: None };
+    let latents = model.latents(&[(&prompt, Key::new(1))], start).unwrap();
     let drawn = begun.elapsed().as_secs_f64() - read;
     let far = gap(latents.clone(), reference.floats("out.latents"));
     let picture = gap(model.decode(latents), reference.floats("out.picture"));

@@ -122,3 +122,28 @@ fn what_cannot_be_fetched_says_which_files_to_put_where() {
         assert!(message.contains(part), "{message}");
     }
 }
+
+#[test]
+fn without_a_network_what_was_fetched_before_is_used() {
+    let cache = tempfile::tempdir().unwrap();
+    let name = format!("hf:{REPOSITORY}@v2");
+    let first = inspect(&name, &serve(published()), cache.path()).assert().success();
+    // No one listens there.
+    let again = inspect(&name, "http://127.0.0.1:9", cache.path()).assert().success();
+    assert_eq!(again.get_output().stdout, first.get_output().stdout);
+    let empty = tempfile::tempdir().unwrap();
+    inspect(&name, "http://127.0.0.1:9", empty.path()).assert().code(2);
+}
+
+#[test]
+fn a_repository_of_pickled_weights_says_how_to_convert_them() {
+    let (cache, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::copy(published().join("config.json"), folder.path().join("config.json")).unwrap();
+    std::fs::write(folder.path().join("pytorch_model.bin"), "PK").unwrap();
+    let endpoint = serve(folder.path().to_owned());
+    let refused = inspect(&format!("hf:{REPOSITORY}@v2"), &endpoint, cache.path()).assert().code(2);
+    let message = String::from_utf8(refused.get_output().stderr.clone()).unwrap();
+    for part in ["pytorch_model.bin", "pickled", "save_file"] {
+        assert!(message.contains(part), "{message}");
+    }
+}

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use mi2rage::data::pictures;
+use mi2rage::generators::published;
 use mi2rage_models::published::Archive;
 use serde_json::Value;
 
@@ -128,6 +129,16 @@ fn a_picture_is_drawn_anew_and_remembers_how() {
     assert_eq!(some, draw("some.png", "0.3"));
     let says = |part: &str| much.windows(part.len()).any(|bytes| bytes == part.as_bytes());
     assert!(says("strength\0") && says("pndm") && says("landscape.png"));
+    assert!(says("weights\0") && says(&published::hash(&weights).unwrap()));
+    // The noise may be given here too.
+    let latents = folder.path().join("latents.safetensors");
+    write_tensor(&latents, "latents", &[1, 4, 8, 8], &reference("sd1", "in.latents"));
+    let mut given = vec!["sample", "a horse", "--image", text(&image), "--strength", "0.9"];
+    given.extend(["--steps", "5", "--size", "16", "--weights", text(&weights)]);
+    given.extend(["--latents", text(&latents), "--out", "given.png"]);
+    printed(folder.path(), &given);
+    let pixels = |name: &str| pictures::decode(&folder.path().join(name)).unwrap().rgb;
+    assert_ne!(pixels("given.png"), pixels("much.png"));
 }
 
 #[test]
@@ -140,6 +151,7 @@ fn options_that_do_not_fit_the_weights_are_mistakes() {
         mistake(folder.path(), &arguments)
     };
     assert!(sample(&["--size", "17"]).contains("expected a multiple of 4"));
+    assert!(sample(&["--size", "4611686018427387904"]).contains("at most 4096"));
     let latents = folder.path().join("latents.safetensors");
     write_tensor(&latents, "latents", &[1, 4, 4, 4], &[0.0; 64]);
     let message = sample(&["--size", "16", "--latents", text(&latents)]);
@@ -174,22 +186,120 @@ fn sentences_become_the_vectors_of_sentence_transformers() {
     }
 }
 
-#[test]
-fn pictures_are_embedded_by_those_who_see() {
-    let picture = checkpoint("preprocess").join("portrait.png");
-    let embed = |name: &str| {
-        let folder = checkpoint(name);
-        printed(&folder, &["embed", "--weights", text(&folder), "--picture", text(&picture)])
+/// What transformers makes of the same folders (`tests/reference/commands.py`).
+fn expected() -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/commands.json");
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn assert_close(found: &Value, expected: &Value) {
+    let numbers = |value: &Value| -> Vec<f64> {
+        value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
     };
-    let row: Value = serde_json::from_str(&embed("clip")).unwrap();
-    let values: Vec<f64> =
-        row["embedding"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect();
-    let length: f64 = values.iter().map(|value| value * value).sum();
-    assert!(values.len() == 12 && (length - 1.0).abs() < 1e-5);
-    assert_eq!(embed("vit-bare").lines().count(), 1);
+    let (found, expected) = (numbers(found), numbers(expected));
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(&expected) {
+        assert!((found - expected).abs() < 2e-6, "{found}, expected {expected}");
+    }
+}
+
+#[test]
+fn pictures_become_the_vectors_of_transformers() {
+    let expected = expected();
+    for name in ["clip", "vit-bare"] {
+        let folder = checkpoint(name);
+        let pictures = checkpoint("preprocess");
+        let shown = ["--picture", "landscape.png", "--picture", "portrait.png"];
+        let arguments = [&["embed", "--weights", text(&folder)], &shown[..]].concat();
+        let out = printed(&pictures, &arguments);
+        let rows: Vec<Value> =
+            out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(rows.len(), 2);
+        for (row, shown) in rows.iter().zip(["landscape", "portrait"]) {
+            assert_eq!(row["picture"], format!("{shown}.png"));
+            assert_close(&row["embedding"], &expected["embed"][name][shown]);
+        }
+    }
     let folder = checkpoint("minilm");
+    let picture = checkpoint("preprocess").join("portrait.png");
     let picture = ["embed", "--weights", text(&folder), "--picture", text(&picture)];
-    assert!(mistake(&folder, &picture).contains("does not embed pictures"));
+    assert!(mistake(&folder, &picture).contains("does not read pictures"));
+}
+
+#[test]
+fn a_published_classifier_gives_every_label_the_probability_of_transformers() {
+    let (folder, expected) = (checkpoint("vit-classifier"), expected());
+    let pictures = checkpoint("preprocess");
+    fn asked<'a>(model: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+        [&["predict", "--model", model], more].concat()
+    }
+    for shown in ["landscape", "portrait"] {
+        let picture = format!("{shown}.png");
+        let out = printed(&pictures, &asked(text(&folder), &["--json", "--picture", &picture]));
+        let answer: Value = serde_json::from_str(&out).unwrap();
+        let labels = answer["relations"].as_array().unwrap();
+        let expected = expected["predict"][shown].as_object().unwrap();
+        assert_eq!(labels.len(), expected.len());
+        for label in labels {
+            let found = label["probability"].as_f64().unwrap();
+            let expected = expected[label["relation"].as_str().unwrap()].as_f64().unwrap();
+            assert!((found - expected).abs() < 2e-6, "{label}, expected {expected}");
+        }
+    }
+    let refused = |more: &[&str], part: &str| {
+        let message = mistake(&pictures, &asked(text(&folder), more));
+        assert!(message.contains(part), "{message}");
+    };
+    refused(&["--text", "a cat"], "does not read sentences");
+    refused(&["--picture", "portrait.png", "--seed", "1"], "--seed: ");
+    let bare = checkpoint("vit-bare");
+    let bare = ["predict", "--model", text(&bare), "--picture", "portrait.png"];
+    assert!(mistake(&pictures, &bare).contains("a ViTModel, expected"), "{bare:?}");
+}
+
+/// A tokenizer that fits, beside the classifier: the sentence's logits as the layers give them are those
+/// of the layer-by-layer tests.
+#[test]
+fn a_published_classifier_of_sentences_names_its_labels() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        let from = checkpoint("bert-classifier").join(file);
+        std::fs::copy(from, folder.path().join(file)).unwrap();
+    }
+    let config = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
+    let config: Value = serde_json::from_str(&config).unwrap();
+    let words = config["vocab_size"].as_u64().unwrap() as usize;
+    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned);
+    let vocabulary: Vec<String> =
+        special.into_iter().chain((5..).map(|id| format!("w{id}"))).take(words).collect();
+    std::fs::write(folder.path().join("vocab.txt"), vocabulary.join("\n")).unwrap();
+    let ask = ["predict", "--model", ".", "--text", "w7 w9 w8"];
+    let out = printed(folder.path(), &ask);
+    let mut total = 0.0;
+    for line in out.lines() {
+        let (probability, label) = line.split_once("  ").unwrap();
+        total += probability.parse::<f64>().unwrap();
+        let labels = config["id2label"].as_object().unwrap();
+        assert!(labels.values().any(|name| name == label), "{label}");
+    }
+    assert!((total - 1.0).abs() < 1e-3, "{out}");
+    let longer = [&vocabulary[..], &["more".to_owned()]].concat();
+    std::fs::write(folder.path().join("vocab.txt"), longer.join("\n")).unwrap();
+    let message = mistake(folder.path(), &ask);
+    assert!(message.contains("vocab.txt") && message.contains("embeddings"), "{message}");
+}
+
+#[test]
+fn what_is_too_long_is_cut_with_a_warning() {
+    let long = "the cat sat on the mat ".repeat(40);
+    let folder = checkpoint("minilm");
+    let (code, _, err) = run(&folder, &["embed", "--weights", text(&folder), &long]);
+    assert!(code == Some(0) && err.contains("cut to") && err.contains("tokens"), "{err}");
+    let out = tempfile::tempdir().unwrap();
+    let weights = checkpoint("sd1");
+    let draw = ["sample", &long, "--steps", "1", "--size", "16", "--weights", text(&weights)];
+    let (code, _, err) = run(out.path(), &draw);
+    assert!(code == Some(0) && err.contains("the prompt is cut to"), "{err}");
 }
 
 /// Vectors that are off by at most four u = 2^-11 (f16) or 2^-8 (bf16) of their length, as after two
@@ -226,12 +336,23 @@ fn blip_describes_pictures_in_words() {
     let pictures = checkpoint("preprocess");
     let mut arguments = vec!["caption", "landscape.png", "portrait.png"];
     arguments.extend(["--weights", text(&folder), "--max-tokens", "10"]);
+    let expected = expected();
+    let as_transformers = |out: &str, beams: usize| {
+        let lines: Vec<String> = ["landscape", "portrait"]
+            .iter()
+            .map(|shown| {
+                let caption = &expected["caption"][format!("{shown}, {beams} beams")];
+                format!("{shown}.png: {}\n", caption.as_str().unwrap())
+            })
+            .collect();
+        assert_eq!(out, lines.concat());
+    };
     let greedy = printed(&pictures, &arguments);
-    assert_eq!(greedy.lines().count(), 2, "{greedy}");
+    as_transformers(&greedy, 1);
     let half = [&arguments as &[&str], &["--precision", "f16"]].concat();
     assert_eq!(printed(&pictures, &half), greedy);
     arguments.extend(["--beams", "3"]);
-    assert_eq!(printed(&pictures, &arguments).lines().count(), 2);
+    as_transformers(&printed(&pictures, &arguments), 3);
     let mut named = vec!["caption", "portrait.png", "--head", "cat", "--tail", "big dog"];
     named.extend(["--weights", text(&folder), "--max-tokens", "16"]);
     let sentence = printed(&pictures, &named);

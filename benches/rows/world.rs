@@ -10,6 +10,7 @@ use burn::optim::adaptor::OptimizerAdaptor;
 use burn::tensor::backend::Backend;
 use burn::train::{InferenceStep, Learner, TrainStep};
 use mi2rage::bundle::{Bundle, DIFFUSION, TEXT, VISION};
+use mi2rage::data::published::Preprocessor;
 use mi2rage::data::tokens::EncodedText;
 use mi2rage::data::{Picture, Split};
 use mi2rage::generators::{
@@ -84,6 +85,7 @@ fn student<B: Backend>(setting: &Setting<'_, B>, frozen: bool) -> Work {
     let (text, vision) = (bert.bert, vit.vit);
     let (text, vision) = if frozen { (text.no_grad(), vision.no_grad()) } else { (text, vision) };
     let size = config.vision.image_size;
+    let preprocessor = Preprocessor::square(size);
     let pair = |row: usize| {
         let text = EncodedText {
             ids: vec![20; 17 + row % 8],
@@ -96,7 +98,11 @@ fn student<B: Backend>(setting: &Setting<'_, B>, frozen: bool) -> Work {
             height: size,
             rgb: (0..3 * size * size).map(|at| (at * row) as u8).collect(),
         };
-        Pair::new(Some(Arc::new(text)), Some(Arc::new(picture)), row % config.num_labels)
+        Pair::new(
+            Some(Arc::new(text)),
+            Some(Arc::new(preprocessor.see(&picture))),
+            row % config.num_labels,
+        )
     };
     let batch = PairBatch::new((0..BATCH).map(pair).collect());
     training(RelationTask { model: FusionClassifier { text, vision, head } }, batch)

@@ -28,6 +28,16 @@ pub enum ConfigError {
     /// A size that may not be zero.
     #[error("{0} = 0, expected at least 1")]
     Zero(&'static str),
+    /// A size beyond any model that weights could be had for: its tables alone would fill the memory.
+    #[error("{name} = {value}, expected at most {limit}")]
+    TooLarge {
+        /// Key of the size.
+        name: &'static str,
+        /// Its value.
+        value: usize,
+        /// The largest that is taken.
+        limit: usize,
+    },
     /// A probability outside of 0 to 1.
     #[error("{name} = {value}, expected a probability from 0 to 1")]
     NotAProbability {
@@ -38,11 +48,29 @@ pub enum ConfigError {
     },
 }
 
+/// The largest width or vocabulary.
+const WIDEST: usize = 1 << 20;
+
+/// The most layers of a kind.
+const DEEPEST: usize = 1000;
+
 impl ConfigError {
-    /// Checks that no size of `sizes` is zero.
+    /// Checks that each size of `sizes` is at least 1 and not beyond reason.
     pub fn check_sizes(sizes: &[(&'static str, usize)]) -> Result<(), Self> {
-        match sizes.iter().find(|(_, size)| *size == 0) {
-            Some((name, _)) => Err(Self::Zero(name)),
+        if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
+            return Err(Self::Zero(name));
+        }
+        Self::check_limit(sizes, WIDEST)
+    }
+
+    /// Checks that a number of layers, which may be 0, is not beyond reason.
+    pub fn check_depth(name: &'static str, layers: usize) -> Result<(), Self> {
+        Self::check_limit(&[(name, layers)], DEEPEST)
+    }
+
+    fn check_limit(sizes: &[(&'static str, usize)], limit: usize) -> Result<(), Self> {
+        match sizes.iter().find(|(_, size)| *size > limit) {
+            Some(&(name, value)) => Err(Self::TooLarge { name, value, limit }),
             None => Ok(()),
         }
     }

@@ -74,7 +74,7 @@ impl ViTConfig {
     ///
     /// # Errors
     ///
-    /// A size is zero, the heads do not divide `hidden_size` or the patches `image_size`, or a
+    /// A size is zero or beyond reason, the heads do not divide `hidden_size` or the patches `image_size`, or a
     /// dropout is no probability.
     pub fn check(&self) -> Result<(), ConfigError> {
         ConfigError::check_sizes(&[
@@ -85,6 +85,7 @@ impl ViTConfig {
             ("patch_size", self.patch_size),
             ("num_channels", self.num_channels),
         ])?;
+        ConfigError::check_depth("num_hidden_layers", self.num_hidden_layers)?;
         ConfigError::check_multiple(
             ("hidden_size", self.hidden_size),
             ("num_attention_heads", self.num_attention_heads),

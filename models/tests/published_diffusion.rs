@@ -6,7 +6,10 @@ mod support;
 use burn::backend::{Flex, NdArray};
 use burn::tensor::{Tensor, backend::Backend};
 use mi2rage_models::blocks::Stride;
-use mi2rage_models::published::{Architecture, Precision, clip, inspect, stable_diffusion};
+use mi2rage_models::diffusion::{Guidance, sample, sample_from};
+use mi2rage_models::published::{
+    Architecture, Precision, PublishedScheduler, clip, inspect, stable_diffusion,
+};
 use mi2rage_models::unet::Conditions;
 use support::{Fixture, checkpoint};
 
@@ -22,6 +25,7 @@ on_flex_and_ndarray!(
     the_text_encoders_of_both_generations,
     the_unets_of_both_generations,
     the_autoencoder_under_its_old_names,
+    a_picture_from_a_prompt_and_from_another_picture,
 );
 
 const F32: Precision = Precision::F32;
@@ -82,6 +86,42 @@ fn the_autoencoder_under_its_old_names<B: Backend>() {
     let reference = Fixture::of_checkpoint("sd1");
     reference.assert_output("vae.mean", model.encode(reference.floats("vae_pictures")).mean);
     reference.assert_output("vae.sample", model.decode(reference.floats("vae_latents")));
+}
+
+/// All parts at work: diffusers' text to image and image to image, from given noise.
+fn a_picture_from_a_prompt_and_from_another_picture<B: Backend>() {
+    let (folder, device) = (checkpoint("sd1"), Default::default());
+    let reference = Fixture::of_checkpoint("sd1");
+    let prompts = std::fs::read_to_string(folder.join("prompts.json")).unwrap();
+    let prompts: serde_json::Value = serde_json::from_str(&prompts).unwrap();
+    let number = |key: &str| prompts[key].as_f64().unwrap();
+    let part = |name: &str| folder.join(name);
+    let (_, text) = clip::load_text::<B>(&part("text_encoder"), F32, &device).unwrap();
+    let (_, unet) = stable_diffusion::load_unet::<B>(&part("unet"), F32, &device).unwrap();
+    let (vae, autoencoder) =
+        stable_diffusion::load_autoencoder::<B>(&part("vae"), F32, &device).unwrap();
+    let scheduler = std::fs::read_to_string(part("scheduler/scheduler_config.json")).unwrap();
+    let scheduler = PublishedScheduler::parse(&scheduler).unwrap();
+    let schedule = scheduler.schedule.init().unwrap();
+    let states = |ids: &str| text.forward(reference.ids(ids), None);
+    let context = Guidance::condition(states("negative_ids"), states("prompt_ids"));
+    let model = |latents, times| unet.forward(latents, times, context.clone(), None);
+    let guidance = Some(Guidance { scale: number("guidance") });
+    let sampler = || {
+        let steps = number("steps") as usize;
+        scheduler.sampler.init::<B>(&schedule, &scheduler.options, steps).unwrap()
+    };
+    let none = &mut |_| unreachable!("PNDM adds no noise on the way");
+
+    let latents = sample(model, sampler().as_mut(), guidance, reference.floats("latents"), none);
+    reference.assert_output("pipeline.latents", latents.clone());
+    reference.assert_output("pipeline.picture", autoencoder.decode(latents / vae.scaling_factor));
+
+    let clean = autoencoder.encode(reference.floats("img2img_picture")).mean * vae.scaling_factor;
+    let (strength, noise) = (number("strength"), reference.floats("img2img_noise"));
+    let latents =
+        sample_from(model, sampler().as_mut(), guidance, clean, strength, noise, none).unwrap();
+    reference.assert_output("img2img.latents", latents);
 }
 
 #[test]

@@ -109,7 +109,7 @@ impl Job for Describe<'_> {
             // Keyed by the picture, so that a sentence does not depend on the other files.
             let picture_hash = blake3::hash(&picture.rgb).to_hex();
             let key = Key::new(options.seed).with("caption", picture_hash);
-            let tokens = match (&options.head, &options.tail) {
+            let sentence = match (&options.head, &options.tail) {
                 (Some(head), Some(tail)) => {
                     let prompt = PicturePrompt {
                         sample: SampleKey {
@@ -124,11 +124,14 @@ impl Job for Describe<'_> {
                         tail: tail.clone(),
                     };
                     let captions = writer.caption(&[prompt])?;
-                    captions.into_iter().flat_map(|caption| caption.tokens).collect()
+                    captions
+                        .into_iter()
+                        .flat_map(|caption| caption.tokens)
+                        .collect::<Vec<_>>()
+                        .join(" ")
                 }
-                _ => writer.write(&[(&picture, Vec::new(), key)])?.concat(),
+                _ => writer.describe(&[(&picture, key)])?.concat(),
             };
-            let sentence = tokens.join(" ");
             let line = match options.files.len() {
                 1 => format!("{sentence}\n"),
                 _ => format!("{}: {sentence}\n", file.display()),

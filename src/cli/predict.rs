@@ -5,24 +5,29 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::backend::Backend;
 use clap::Args;
+use mi2rage_models::precision::Precision;
 use serde::Serialize;
 
-use super::DeviceArgs;
+use super::InferenceArgs;
 use crate::config::experiment::Arm;
 use crate::data::tokens::find_span;
 use crate::data::words::words;
-use crate::data::{Entity, Example, PictureSource};
+use crate::data::{Entity, Example, Picture, PictureSource, pictures};
 use crate::device::Job;
 use crate::exit::UserError;
 use crate::experiment::predictor::Predictor;
 use crate::experiment::student_files;
+use crate::generators::published::is_published;
+use crate::generators::{Classifier, EmbedError};
+use crate::hub;
 
-/// A trained student and what to ask it about.
+/// A trained student, or a published classifier, and what to ask it about.
 #[derive(Debug, Args)]
 pub struct Predict {
-    /// A student's weights, or the run folder that holds them.
-    #[arg(long, value_name = "FILE|RUN_FOLDER")]
-    model: PathBuf,
+    /// A student's weights, or the run folder that holds them; or a BERT or ViT with a classifier: its
+    /// folder as downloaded from Hugging Face, or hf:OWNER/NAME@REVISION.
+    #[arg(long, value_name = "FILE|RUN_FOLDER|FOLDER|hf:OWNER/NAME")]
+    model: String,
     /// The student of this arm, where a run folder has several, such as ccg-mi.
     #[arg(long, value_parser = arm)]
     arm: Option<Arm>,
@@ -30,24 +35,18 @@ pub struct Predict {
     #[arg(long)]
     seed: Option<u64>,
     /// The sentence; without one only the picture is read.
-    #[arg(
-        long,
-        value_name = "SENTENCE",
-        requires = "head",
-        requires = "tail",
-        required_unless_present = "picture"
-    )]
+    #[arg(long, value_name = "SENTENCE", required_unless_present = "picture")]
     text: Option<String>,
-    /// The head entity as it stands in the sentence.
-    #[arg(long, value_name = "NAME", requires = "text")]
+    /// The head entity as it stands in the sentence; a student needs both entities.
+    #[arg(long, value_name = "NAME", requires = "text", requires = "tail")]
     head: Option<String>,
     /// The tail entity as it stands in the sentence.
-    #[arg(long, value_name = "NAME", requires = "text")]
+    #[arg(long, value_name = "NAME", requires = "text", requires = "head")]
     tail: Option<String>,
     /// The picture, PNG or JPEG; without one only the sentence is read.
     #[arg(long, value_name = "FILE")]
     picture: Option<PathBuf>,
-    /// Print only the N most probable relations.
+    /// Print only the N most probable relations or labels.
     #[arg(long, value_name = "N")]
     top: Option<usize>,
     /// Print one JSON object in place of lines.
@@ -58,7 +57,7 @@ pub struct Predict {
     #[arg(long, value_name = "bundled|FOLDER")]
     encoders: Option<String>,
     #[command(flatten)]
-    device: DeviceArgs,
+    inference: InferenceArgs,
 }
 
 fn arm(text: &str) -> Result<Arm, String> {
@@ -68,18 +67,17 @@ fn arm(text: &str) -> Result<Arm, String> {
 }
 
 impl Predict {
-    /// Loads the student, asks it and prints its answer.
+    /// Loads the model, asks it and prints its answer.
     pub fn run(&self) -> anyhow::Result<()> {
-        let mistake = |error: &dyn std::fmt::Display| UserError(error.to_string());
-        let example = self.example()?;
-        let model = if self.model.is_dir() {
-            student_files::find(&self.model, self.arm, self.seed)
-                .map_err(|error| mistake(&error))?
+        let device = self.inference.settle()?;
+        let model = hub::resolve(&self.model)?;
+        let (model, mut ranked) = if is_published(&model) {
+            let ask = self.classifier(&model)?;
+            (model, device.run(ask)??)
         } else {
-            self.model.clone()
+            let ask = self.student(&model)?;
+            (ask.model.clone(), device.run(ask)??)
         };
-        let ask = Ask { model: &model, encoders: self.encoders.as_deref(), example: &example };
-        let mut ranked = self.device.settle()?.run(ask)??;
         ranked.sort_by(|a, b| b.probability.total_cmp(&a.probability));
         ranked.truncate(self.top.unwrap_or(usize::MAX));
         if self.json {
@@ -91,6 +89,46 @@ impl Predict {
             writeln!(lines, "{probability:.4}  {relation}")?;
         }
         super::print(&lines)
+    }
+
+    /// The question to a student: a file, or that of a run folder.
+    fn student(&self, model: &Path) -> Result<AskStudent<'_>, UserError> {
+        if self.inference.precision != Precision::F32 {
+            return Err(UserError("--precision: a student computes in f32".to_owned()));
+        }
+        if self.text.is_some() && self.head.is_none() {
+            return Err(UserError(
+                "--text: a student needs --head and --tail beside it".to_owned(),
+            ));
+        }
+        let example = self.example()?;
+        let model = match model.is_dir() {
+            true => student_files::find(model, self.arm, self.seed)
+                .map_err(|error| UserError(error.to_string()))?,
+            false => model.to_owned(),
+        };
+        Ok(AskStudent { model, encoders: self.encoders.as_deref(), example })
+    }
+
+    /// The question to a published classifier.
+    fn classifier(&self, folder: &Path) -> Result<AskClassifier<'_>, UserError> {
+        let of_students = [
+            ("--arm", self.arm.is_some()),
+            ("--seed", self.seed.is_some()),
+            ("--head", self.head.is_some()),
+            ("--tail", self.tail.is_some()),
+            ("--encoders", self.encoders.is_some()),
+        ];
+        if let Some((option, _)) = of_students.iter().find(|(_, given)| *given) {
+            return Err(UserError(format!("{option}: {} is no student", folder.display())));
+        }
+        let picture = self.picture.as_deref().map(pictures::decode).transpose();
+        Ok(AskClassifier {
+            folder: folder.to_owned(),
+            precision: self.inference.precision,
+            text: self.text.as_deref(),
+            picture: picture.map_err(|error| UserError(error.to_string()))?,
+        })
     }
 
     fn example(&self) -> Result<Example, UserError> {
@@ -133,22 +171,52 @@ struct Ranked {
     probability: f32,
 }
 
-struct Ask<'a> {
-    model: &'a Path,
+struct AskStudent<'a> {
+    model: PathBuf,
     encoders: Option<&'a str>,
-    example: &'a Example,
+    example: Example,
 }
 
-impl Job for Ask<'_> {
+impl Job for AskStudent<'_> {
     type Output = anyhow::Result<Vec<Ranked>>;
 
     fn run<B: Backend>(self, device: B::Device) -> anyhow::Result<Vec<Ranked>> {
         // The user named the file, so whatever is wrong with it is theirs to mend.
-        let student = Predictor::<B>::load(self.model, self.encoders, &device)
+        let student = Predictor::<B>::load(&self.model, self.encoders, &device)
             .map_err(|error| UserError(error.to_string()))?;
-        let probabilities = student.probabilities(self.example)?;
-        let names = student.relations().names().iter().cloned();
-        let ranked = names.zip(probabilities);
-        Ok(ranked.map(|(relation, probability)| Ranked { relation, probability }).collect())
+        let probabilities = student.probabilities(&self.example)?;
+        Ok(ranked(student.relations().names(), probabilities))
     }
+}
+
+struct AskClassifier<'a> {
+    folder: PathBuf,
+    precision: Precision,
+    text: Option<&'a str>,
+    picture: Option<Picture>,
+}
+
+impl Job for AskClassifier<'_> {
+    type Output = anyhow::Result<Vec<Ranked>>;
+
+    fn run<B: Backend>(self, device: B::Device) -> anyhow::Result<Vec<Ranked>> {
+        let mistake = |error: EmbedError| UserError(error.to_string());
+        let model =
+            Classifier::<B>::load(&self.folder, self.precision, &device).map_err(mistake)?;
+        let answer = match (self.text, &self.picture) {
+            (Some(_), Some(_)) => {
+                let what = "a published classifier reads a sentence or a picture, not both";
+                return Err(UserError(format!("--picture: {what}")).into());
+            }
+            (Some(text), None) => model.sentence(text),
+            (None, Some(picture)) => model.picture(picture),
+            (None, None) => Ok(Vec::new()),
+        };
+        Ok(ranked(model.labels(), answer.map_err(mistake)?))
+    }
+}
+
+fn ranked(names: &[String], probabilities: Vec<f32>) -> Vec<Ranked> {
+    let ranked = names.iter().cloned().zip(probabilities);
+    ranked.map(|(relation, probability)| Ranked { relation, probability }).collect()
 }

@@ -63,9 +63,10 @@ pub struct Sample {
     batch: Option<u32>,
     /// Begin with the tensor `latents` [N, channels, height, width] of this file, standard normal
     /// numbers, in place of noise of the seed: for comparison with other programs.
-    #[arg(long, value_name = "FILE.safetensors", conflicts_with = "image")]
+    #[arg(long, value_name = "FILE.safetensors")]
     latents: Option<PathBuf>,
-    /// Begin with this picture and noise.
+    /// Begin with this picture, its largest centred square in the size of the output, and noise. Of the
+    /// picture's latents the mean is taken, where diffusers draws from their distribution.
     #[arg(long, value_name = "FILE", requires = "strength")]
     image: Option<PathBuf>,
     /// How much of the picture is drawn anew, above 0, at most 1.
@@ -185,12 +186,11 @@ impl Job for Draw<'_> {
                 let row = |index: usize| &numbers[index % count * each..][..each];
                 rows.flat_map(row).copied().collect::<Vec<f32>>()
             });
-            let start = match (&given, &image, arguments.strength) {
-                (Some(numbers), ..) => Start::Latents(numbers),
-                (None, Some(image), Some(strength)) => Start::Picture(image, strength),
-                _ => Start::Noise,
+            let start = Start {
+                latents: given.as_deref(),
+                picture: image.as_ref().zip(arguments.strength),
             };
-            let drawn = model.sample_from(&prompts, &start)?;
+            let drawn = model.sample_from(&prompts, start)?;
             for (index, picture) in (first..count).zip(drawn) {
                 if arguments.sheet {
                     sheet.push(picture);

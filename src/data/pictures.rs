@@ -84,7 +84,7 @@ pub fn square(picture: &Picture, side: usize, fit: Fit, filter: Filter) -> Pictu
 }
 
 /// The mean and deviation of each channel that a model expects, of values from 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Normalisation {
     /// Subtracted.
     pub mean: [f32; 3],

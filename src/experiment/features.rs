@@ -93,7 +93,11 @@ impl Features {
             };
             let half = |pair: &Pair| {
                 let picture = pair.picture.as_ref()?;
-                Some((hash_of_picture(picture), 0, Pair::new(None, Some(picture.clone()), 0)))
+                Some((
+                    hash_of_picture(&picture.picture),
+                    0,
+                    Pair::new(None, Some(picture.clone()), 0),
+                ))
             };
             let states = self.states(encoder, pairs, half, encode);
             for (pair, states) in pairs.iter_mut().zip(states) {
@@ -216,6 +220,7 @@ mod tests {
     use mi2rage_models::fusion::FusionConfig;
     use mi2rage_models::vit::ViTConfig;
 
+    use crate::data::published::Preprocessor;
     use crate::train::tasks::relations::RelationTask;
 
     fn model() -> FusionClassifier<Flex> {
@@ -258,7 +263,7 @@ mod tests {
         };
         let picture = |at: usize| {
             let rgb = (0..16 * 16 * 3).map(|i| (i * 31 + at * 57) as u8).collect();
-            Arc::new(Picture { width: 16, height: 16, rgb })
+            Arc::new(Preprocessor::square(16).see(&Picture { width: 16, height: 16, rgb }))
         };
         let pair = |at: usize| {
             let (with_text, with_picture) = (at % 4 != 1, at % 5 != 2);

@@ -31,6 +31,7 @@ use burn::tensor::backend::Backend;
 use crate::bundle::Bundle;
 use crate::chain::ChainConfig;
 use crate::config::experiment::{Arm, ExperimentConfig};
+use crate::data::published::Preprocessor;
 use crate::data::tokens::Tokenizer;
 use crate::device::{DeviceChoice, Job};
 use crate::train::Context;
@@ -73,8 +74,8 @@ pub struct Lab<'a> {
     workers: usize,
     /// Height and width of every generated picture.
     picture_size: usize,
-    /// Height and width of the pictures that students see.
-    seen_size: usize,
+    /// How students and teachers see pictures.
+    preprocessor: Preprocessor,
     /// The device's name.
     device: DeviceChoice,
 }
@@ -181,9 +182,9 @@ pub fn run(
         (Some(size), _) | (None, Some(size)) => size,
         (None, None) => generators.picture_size()?,
     };
-    let seen_size = match &published.vision {
-        Some(folder) => published::vision_size(folder)?,
-        None => encoders.picture_size()?,
+    let preprocessor = match &published.vision {
+        Some(folder) => published::preprocessor(folder)?,
+        None => Preprocessor::square(encoders.picture_size()?),
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = match (config.workers, device) {
@@ -198,7 +199,7 @@ pub fn run(
         tokenizer,
         features: Features::default(),
         picture_size,
-        seen_size,
+        preprocessor,
         published,
         generators,
         encoders,

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use anyhow::bail;
 
 use super::Lab;
-use super::dataset::{Dataset, real_picture};
+use super::dataset::Dataset;
 use crate::chain::plan::{self, pairs};
 use crate::chain::{ChainConfig, Half, PairId, Payload, SampleKey, Store};
-use crate::data::pictures::{Fit, square};
-use crate::data::resize::Filter;
+use crate::data::published::{Seen, see};
 use crate::data::tokens::{EncodedText, Tokenizer};
-use crate::data::{Entity, Example, Picture};
+use crate::data::{Entity, Example};
 use crate::generators::without_entities;
 use crate::select::Part;
 use crate::train::tasks::relations::Pair;
@@ -59,17 +58,18 @@ impl<'a> Assembler<'a> {
         }))
     }
 
-    fn picture(&self, key: &SampleKey) -> anyhow::Result<Arc<Picture>> {
+    fn picture(&self, key: &SampleKey) -> anyhow::Result<Arc<Seen>> {
         match self.store.read(key)?.payload {
-            Payload::Picture(picture) => {
-                let side = self.lab.seen_size;
-                if (picture.width, picture.height) == (side, side) {
-                    return Ok(Arc::new(picture));
-                }
-                Ok(Arc::new(square(&picture, side, Fit::Squash, Filter::Bicubic)))
-            }
+            Payload::Picture(picture) => Ok(Arc::new(self.lab.preprocessor.see(&picture))),
             Payload::Caption(_) => bail!("{key}: expected a picture"),
         }
+    }
+
+    fn real_picture(&self, example: &Example) -> anyhow::Result<Arc<Seen>> {
+        let Some(source) = &example.picture else {
+            bail!("example {} has no picture", example.id);
+        };
+        Ok(Arc::new(see(&self.lab.preprocessor, source)?))
     }
 
     /// The item with a generated sentence in the place of its own.
@@ -94,7 +94,7 @@ impl<'a> Assembler<'a> {
         let mut named = Vec::new();
         for item in items {
             let mut texts: BTreeMap<Option<SampleKey>, Text> = BTreeMap::new();
-            let mut pictures: BTreeMap<Option<SampleKey>, Arc<Picture>> = BTreeMap::new();
+            let mut pictures: BTreeMap<Option<SampleKey>, Arc<Seen>> = BTreeMap::new();
             for plan::TrainingPair { id, text, picture } in pairs(&item.id, setting, chain) {
                 let generated = match (&text, &picture) {
                     (Half::Generated(key), _) if key.modality == setting.missing() => key.clone(),
@@ -117,7 +117,7 @@ impl<'a> Assembler<'a> {
                 let (encoded, words) = texts[&text].clone();
                 if !pictures.contains_key(&picture) {
                     let pixels = match &picture {
-                        None => real_picture(item, self.lab.seen_size)?,
+                        None => self.real_picture(item)?,
                         Some(key) => self.picture(key)?,
                     };
                     pictures.insert(picture.clone(), pixels);
@@ -134,7 +134,7 @@ impl<'a> Assembler<'a> {
         items
             .iter()
             .map(|item| {
-                let picture = real_picture(item, self.lab.seen_size)?;
+                let picture = self.real_picture(item)?;
                 Ok(Pair::new(Some(self.real_text(item)?), Some(picture), item.label))
             })
             .collect()
@@ -153,7 +153,7 @@ impl<'a> Assembler<'a> {
         items
             .iter()
             .map(|item| {
-                let picture = Some(real_picture(item, self.lab.seen_size)?);
+                let picture = Some(self.real_picture(item)?);
                 Ok(Pair::new(None, picture, item.label))
             })
             .collect()

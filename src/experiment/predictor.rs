@@ -11,8 +11,7 @@ use thiserror::Error;
 
 use super::own_text::OWN;
 use crate::bundle::{Bundle, BundleError, TOKENIZER};
-use crate::data::pictures::{Fit, load};
-use crate::data::resize::Filter;
+use crate::data::published::{Preprocessor, see};
 use crate::data::tokens::Tokenizer;
 use crate::data::{DataError, Example, Relations};
 use crate::generators::published::is_published;
@@ -68,7 +67,7 @@ pub struct Predictor<B: Backend> {
     relations: Relations,
     max_tokens: usize,
     mask_entities: bool,
-    picture_size: usize,
+    preprocessor: Preprocessor,
 }
 
 impl<B: Backend> Predictor<B> {
@@ -97,9 +96,9 @@ impl<B: Backend> Predictor<B> {
         // Required: a student that is shown names which it has never seen answers something else.
         let mask_entities: bool =
             value("mask_entities", text("mask_entities")?).map_err(no_student)?;
-        let picture_size: usize =
-            value("picture_size", text("picture_size")?).map_err(no_student)?;
-        if let Some(problem) = problem(&config, &relations, max_tokens, picture_size) {
+        let preprocessor: Preprocessor =
+            value("preprocessor", text("preprocessor")?).map_err(no_student)?;
+        if let Some(problem) = problem(&config, &relations, max_tokens, &preprocessor) {
             return Err(no_student(problem));
         }
         let encoders = encoders.unwrap_or(text("encoders")?);
@@ -127,7 +126,7 @@ impl<B: Backend> Predictor<B> {
         }
         let model = weights::from_bytes(config.init::<B>(device), &bytes, &origin, device)?;
         let task = RelationTask { model };
-        Ok(Self { task, tokenizer, relations, max_tokens, mask_entities, picture_size })
+        Ok(Self { task, tokenizer, relations, max_tokens, mask_entities, preprocessor })
     }
 
     /// The labels, in the order of [`probabilities`](Self::probabilities).
@@ -160,9 +159,7 @@ impl<B: Backend> Predictor<B> {
         }
         let mut picture = None;
         if let Some(source) = &example.picture {
-            // As the pictures of the training data are brought to size.
-            let square = load(source, self.picture_size, Fit::Squash, Filter::Bicubic)?;
-            picture = Some(Arc::new(square));
+            picture = Some(Arc::new(see(&self.preprocessor, source)?));
         }
         let pair = Pair::new(text, picture, 0);
         let logits = self.task.logits(&PairBatch::new(vec![pair]));
@@ -194,20 +191,23 @@ fn problem(
     config: &FusionConfig,
     relations: &Relations,
     max_tokens: usize,
-    picture_size: usize,
+    preprocessor: &Preprocessor,
 ) -> Option<String> {
     if let Err(error) = config.check() {
         return Some(format!("its metadata's `config`: {error}"));
     }
     let (labels, names) = (config.num_labels, relations.len());
-    let (positions, side) = (config.text.max_position_embeddings, config.vision.image_size);
+    let [height, width] = preprocessor.output_size();
+    let (positions, patch) = (config.text.max_position_embeddings, config.vision.patch_size);
     if labels != names {
         Some(format!("it has {labels} labels and {names} relations"))
     } else if max_tokens.next_multiple_of(4) > positions {
         // Batches are padded to a multiple of four.
         Some(format!("it reads {max_tokens} tokens and has {positions} positions"))
-    } else if side != picture_size {
-        Some(format!("its pictures have {picture_size} pixels, its encoder takes {side}"))
+    } else if !preprocessor.is_sound() {
+        Some("its metadata's `preprocessor` gives pictures of no one size".to_owned())
+    } else if [height, width].iter().any(|side| !side.is_multiple_of(patch)) {
+        Some(format!("its pictures have {width} x {height} pixels, its patches {patch}"))
     } else {
         None
     }
@@ -224,12 +224,13 @@ mod tests {
         let (positions, side) = (config.text.max_position_embeddings, config.vision.image_size);
         let problem = |labels, tokens, size| {
             let config = FusionConfig { num_labels: labels, ..config.clone() };
-            problem(&config, &relations, tokens, size)
+            problem(&config, &relations, tokens, &Preprocessor::square(size))
         };
         assert_eq!(problem(3, positions, side), None);
         assert!(problem(4, positions, side).unwrap().contains("4 labels and 3 relations"));
         assert!(problem(3, positions + 1, side).unwrap().contains("positions"));
         assert!(problem(3, positions, side + 1).unwrap().contains("pixels"));
+        assert!(problem(3, positions, 0).unwrap().contains("no one size"));
         assert!(problem(0, positions, side).unwrap().contains("config"));
     }
 }

@@ -12,6 +12,7 @@ use mi2rage_models::vit::{ViTConfig, Vit};
 
 use crate::bundle::BundleError;
 use crate::config::experiment::ExperimentConfig;
+use crate::data::published::Preprocessor;
 use crate::data::tokens::Tokenizer;
 use crate::generators::published::{default_size, hash};
 use crate::hub;
@@ -129,14 +130,14 @@ pub fn vision_encoder<B: Backend>(
     Ok((ViTConfig { add_pooling_layer: false, ..config }, model))
 }
 
-/// Width and height of the pictures that the ViT in `folder` takes.
+/// How the ViT in `folder` sees pictures.
 ///
 /// # Errors
 ///
-/// Its configuration is unusable.
-pub fn vision_size(folder: &Folder) -> Result<usize, BundleError> {
+/// A configuration of it is missing or unusable, or its patches do not divide the pictures.
+pub fn preprocessor(folder: &Folder) -> Result<Preprocessor, BundleError> {
     let path = folder.path.join("config.json");
     let config = vit::config(&mi2rage_models::published::read_json(&path)?)
         .map_err(|source| PublishedError::Config { path, source })?;
-    Ok(config.image_size)
+    Ok(Preprocessor::load_for(&folder.path, config.patch_size)?)
 }

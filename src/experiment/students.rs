@@ -146,7 +146,7 @@ pub fn train<B: Backend>(
         ("config".to_owned(), serde_json::to_string(&config)?),
         ("relations".to_owned(), serde_json::to_string(&material.dataset.relations)?),
         ("max_tokens".to_owned(), lab.config.student.max_tokens.to_string()),
-        ("picture_size".to_owned(), lab.seen_size.to_string()),
+        ("preprocessor".to_owned(), serde_json::to_string(&lab.preprocessor)?),
         ("encoders".to_owned(), encoders.to_owned()),
         ("mask_entities".to_owned(), lab.config.student.mask_entities.to_string()),
     ]);

@@ -148,8 +148,10 @@ fn similarities<'p, B: Backend>(
         true => Cow::Borrowed(picture),
         false => Cow::Owned(square(picture, side, Fit::Squash, Filter::Bicubic)),
     };
-    let pictures: Vec<Cow<'p, Picture>> =
-        places.iter().filter_map(|&at| Some(small(pairs[at].pair.picture.as_deref()?))).collect();
+    let pictures: Vec<Cow<'p, Picture>> = places
+        .iter()
+        .filter_map(|&at| Some(small(&pairs[at].pair.picture.as_ref()?.picture)))
+        .collect();
     let words = places.iter().map(|&at| &*pairs[at].words);
     let halves: Vec<(&[String], &Picture)> =
         words.zip(pictures.iter().map(|picture| &**picture)).collect();

@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 use mi2rage_models::captioner::{Captioner, CaptionerConfig};
 use mi2rage_models::decoding::{Decoding, DecodingError, Request, Strategy};
 use mi2rage_models::precision::Precision;
-use mi2rage_models::published::{PublishedError, blip};
+use mi2rage_models::published::blip;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -67,10 +67,17 @@ impl Reader {
     }
 
     fn words(&self, ids: &[u32]) -> Result<Vec<String>, DataError> {
-        Ok(match self {
-            Self::Bundled(tokenizer) => tokenizer.decode(ids),
-            Self::Blip { tokenizer, .. } => words(&tokenizer.decode(ids)?),
-        })
+        match self {
+            Self::Bundled(tokenizer) => Ok(tokenizer.decode(ids)),
+            Self::Blip { tokenizer, .. } => Ok(words(&tokenizer.decode(ids)?)),
+        }
+    }
+
+    fn text(&self, ids: &[u32]) -> Result<String, DataError> {
+        match self {
+            Self::Bundled(tokenizer) => Ok(tokenizer.decode(ids).join(" ")),
+            Self::Blip { tokenizer, .. } => tokenizer.decode(ids),
+        }
     }
 }
 
@@ -142,14 +149,9 @@ impl<B: Backend> CaptionWriter<B> {
         device: &B::Device,
     ) -> Result<Self, BundleError> {
         let tokenizer = Box::new(PublishedTokenizer::load(folder)?);
-        let preprocessor = Preprocessor::load(folder)?;
         let (config, model) = blip::load_captioner(folder, precision, device)?;
-        let patch = config.model.vision.patch_size;
-        if preprocessor.output_size().iter().any(|size| !size.is_multiple_of(patch)) {
-            let what = format!("`size` is no multiple of the model's patches of {patch} pixels");
-            let path = folder.join("preprocessor_config.json");
-            return Err(PublishedError::Broken { path, what }.into());
-        }
+        tokenizer.check_fits(config.model.text.vocab_size)?;
+        let preprocessor = Preprocessor::load_for(folder, config.model.vision.patch_size)?;
         Ok(Self {
             model,
             decoding: Decoding {
@@ -168,8 +170,8 @@ impl<B: Backend> CaptionWriter<B> {
         })
     }
 
-    /// A caption for each picture, after the given first words (which may be empty). The bundled
-    /// model takes pictures of one size.
+    /// The words of a caption for each picture, after the given first words (which may be empty). The
+    /// bundled model takes pictures of one size.
     ///
     /// # Errors
     ///
@@ -178,6 +180,27 @@ impl<B: Backend> CaptionWriter<B> {
         &self,
         pictures: &[(&Picture, Vec<String>, Key)],
     ) -> Result<Vec<Vec<String>>, CaptionError> {
+        let captions = self.decode(pictures)?;
+        captions.iter().map(|ids| Ok(self.reader.words(ids)?)).collect()
+    }
+
+    /// A caption for each picture, as the tokenizer writes it.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer is unusable.
+    pub fn describe(&self, pictures: &[(&Picture, Key)]) -> Result<Vec<String>, CaptionError> {
+        let pictures: Vec<_> =
+            pictures.iter().map(|(picture, key)| (*picture, Vec::new(), key.clone())).collect();
+        let captions = self.decode(&pictures)?;
+        captions.iter().map(|ids| Ok(self.reader.text(ids)?)).collect()
+    }
+
+    /// The identifiers of [`Self::write`].
+    fn decode(
+        &self,
+        pictures: &[(&Picture, Vec<String>, Key)],
+    ) -> Result<Vec<Vec<u32>>, CaptionError> {
         let Some((first, ..)) = pictures.first() else { return Ok(Vec::new()) };
         // At least half of the room is the caption's own; all of it where nothing is given.
         let given = pictures.iter().any(|(_, words, _)| !words.is_empty());
@@ -200,7 +223,7 @@ impl<B: Backend> CaptionWriter<B> {
             }
         };
         let decoded = self.model.generate(tensor, &requests, &decoding, &mut rngs)?;
-        decoded.into_iter().map(|caption| Ok(self.reader.words(&caption.tokens)?)).collect()
+        Ok(decoded.into_iter().map(|caption| caption.tokens).collect())
     }
 
     /// The options in force.

@@ -18,7 +18,7 @@ use crate::tensors;
 /// Sentences or pictures a batch.
 const BATCH: usize = 16;
 
-/// Why there is no embedding.
+/// Why there is no answer.
 #[derive(Debug, Error)]
 pub enum EmbedError {
     /// The weights or their configuration are unusable.
@@ -27,8 +27,19 @@ pub enum EmbedError {
     /// The tokenizer, the preprocessor or the pooling is.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The folder holds a model without a classifier.
+    #[error(
+        "{folder}: a {architecture}, expected a BertForSequenceClassification or \
+         ViTForImageClassification"
+    )]
+    NoClassifier {
+        /// The folder.
+        folder: String,
+        /// Its model.
+        architecture: &'static str,
+    },
     /// The model does not read what it was asked about.
-    #[error("{folder}: a {architecture} does not embed {what}")]
+    #[error("{folder}: a {architecture} does not read {what}")]
     Modality {
         /// The folder.
         folder: String,
@@ -88,6 +99,7 @@ impl<B: Backend> Embedder<B> {
                     max_length: None,
                 });
                 let (config, model) = bert::load_encoder(folder, precision, device)?;
+                tokenizer.check_fits(config.vocab_size)?;
                 let limits = [pooling.max_length, tokenizer.max_length()];
                 let limit =
                     limits.into_iter().flatten().fold(config.max_position_embeddings, usize::min);
@@ -100,8 +112,9 @@ impl<B: Backend> Embedder<B> {
             }
             A::Clip => {
                 let tokenizer = PublishedTokenizer::load(folder)?;
-                let preprocessor = Preprocessor::load(folder)?;
                 let (config, model) = clip::load_model(folder, precision, device)?;
+                tokenizer.check_fits(config.text_config.vocab_size)?;
+                let preprocessor = Preprocessor::load_for(folder, config.vision_config.patch_size)?;
                 let length = config.text_config.max_position_embeddings;
                 Encoder::Clip {
                     model: Box::new(model),
@@ -111,8 +124,8 @@ impl<B: Backend> Embedder<B> {
                 }
             }
             A::Vit | A::VitForImageClassification => {
-                let preprocessor = Preprocessor::load(folder)?;
-                let (_, model) = vit::load_encoder(folder, precision, device)?;
+                let (config, model) = vit::load_encoder(folder, precision, device)?;
+                let preprocessor = Preprocessor::load_for(folder, config.patch_size)?;
                 Encoder::Vit { model: Box::new(model), preprocessor }
             }
             other => {

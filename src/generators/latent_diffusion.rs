@@ -38,6 +38,9 @@ pub struct DiffusionConfig {
     pub schedule: ScheduleConfig,
 }
 
+/// The largest width and height of pictures, in pixels.
+const LARGEST: usize = 4096;
+
 /// How pictures are drawn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DrawOptions {
@@ -51,15 +54,14 @@ pub struct DrawOptions {
     pub negative: Vec<String>,
 }
 
-/// What sampling begins with.
-pub enum Start<'a> {
-    /// Noise that each prompt's key names.
-    Noise,
-    /// Standard normal numbers `[prompts, channels, height, width]`.
-    Latents(&'a [f32]),
-    /// A picture of the output's size with noise; the strength says how much of the way is gone
-    /// (Meng et al. 2021).
-    Picture(&'a Picture, f64),
+/// What sampling begins with; by default noise that each prompt's key names.
+#[derive(Clone, Copy, Default)]
+pub struct Start<'a> {
+    /// Standard normal numbers `[prompts, channels, height, width]` in the place of that noise.
+    pub latents: Option<&'a [f32]>,
+    /// A picture of the output's size that the noise is added to; the strength says how much of the way
+    /// is gone (Meng et al. 2021).
+    pub picture: Option<(&'a Picture, f64)>,
 }
 
 /// Text encoder, U-Net, autoencoder and sampler.
@@ -153,19 +155,21 @@ impl<B: Backend> LatentDiffusion<B> {
         let schedule = scheduler.schedule.init()?;
         options.sampler.init::<B>(&schedule, &scheduler.options, options.steps)?;
         let (text, text_model) = clip::load_text(&part("text_encoder"), precision, device)?;
-        let prompts = Prompts::Published {
-            tokenizer: Box::new(PublishedTokenizer::load(&part("tokenizer"))?),
-            length: text.max_position_embeddings,
-        };
+        let tokenizer = Box::new(PublishedTokenizer::load(&part("tokenizer"))?);
+        tokenizer.check_fits(text.vocab_size)?;
+        let prompts = Prompts::Published { tokenizer, length: text.max_position_embeddings };
         let negative = prompts.encode(&options.negative)?;
         let (unet_config, unet) = stable_diffusion::load_unet(&part("unet"), precision, device)?;
         let (vae, autoencoder) =
             stable_diffusion::load_autoencoder(&part("vae"), precision, device)?;
+        stable_diffusion::check_parts(folder, &text, &unet_config, &vae)?;
         // Every downsampling of the U-Net halves the latent.
         let unit = vae.downsampling() << (unet_config.block_out_channels.len() - 1);
         let size = size.unwrap_or(unet_config.sample_size * vae.downsampling());
-        if size == 0 || !size.is_multiple_of(unit) {
-            let what = format!("pictures of {size} pixels, expected a multiple of {unit}");
+        if size == 0 || size > LARGEST || !size.is_multiple_of(unit) {
+            let what = format!(
+                "pictures of {size} pixels, expected a multiple of {unit}, at most {LARGEST}"
+            );
             return Err(BundleError::Unfit { origin: folder.display().to_string(), what });
         }
         let side = size / vae.downsampling();
@@ -190,7 +194,7 @@ impl<B: Backend> LatentDiffusion<B> {
     ///
     /// The tokenizer is unusable.
     pub fn sample(&self, prompts: &[(&[String], Key)]) -> Result<Vec<Picture>, BundleError> {
-        self.sample_from(prompts, &Start::Noise)
+        self.sample_from(prompts, Start::default())
     }
 
     /// [`Self::sample`] from another beginning.
@@ -202,7 +206,7 @@ impl<B: Backend> LatentDiffusion<B> {
     pub fn sample_from(
         &self,
         prompts: &[(&[String], Key)],
-        start: &Start<'_>,
+        start: Start<'_>,
     ) -> Result<Vec<Picture>, BundleError> {
         Ok(tensors::to_pictures(self.decode(self.latents(prompts, start)?)))
     }
@@ -221,7 +225,7 @@ impl<B: Backend> LatentDiffusion<B> {
     pub fn latents(
         &self,
         prompts: &[(&[String], Key)],
-        start: &Start<'_>,
+        start: Start<'_>,
     ) -> Result<Tensor<B, 4>, BundleError> {
         let rows = prompts.len();
         let mut ids = Vec::new();
@@ -243,15 +247,15 @@ impl<B: Backend> LatentDiffusion<B> {
             self.options.sampler.init::<B>(&self.schedule, &self.sampler, self.options.steps)?;
         let model = |latents, times| self.model.unet.forward(latents, times, context.clone(), None);
         let noise = &mut |step| self.noise(prompts, &format!("step {step}"));
-        let first = match start {
-            Start::Latents(values) => self.tensor(rows, values.to_vec())?,
-            Start::Noise | Start::Picture(..) => self.noise(prompts, "latent"),
+        let first = match start.latents {
+            Some(values) => self.tensor(rows, values.to_vec())?,
+            None => self.noise(prompts, "latent"),
         };
-        let Start::Picture(picture, strength) = start else {
+        let Some((picture, strength)) = start.picture else {
             return Ok(sample(model, sampler.as_mut(), guidance, first, noise));
         };
         let clean = self.encode(picture)?.repeat_dim(0, rows);
-        Ok(sample_from(model, sampler.as_mut(), guidance, clean, *strength, first, noise)?)
+        Ok(sample_from(model, sampler.as_mut(), guidance, clean, strength, first, noise)?)
     }
 
     /// A picture's latent `[1, channels, height, width]`, scaled: the mean of its distribution.

@@ -1,6 +1,8 @@
-//! The generators that are models: a latent diffusion model draws, a captioner describes.
+//! The generators that are models: a latent diffusion model draws, a captioner describes; and published
+//! models that embed or classify.
 
 mod captioner;
+mod classifier;
 mod embedder;
 mod latent_diffusion;
 mod oracle;
@@ -9,6 +11,7 @@ pub mod published;
 mod similarity;
 
 pub use captioner::{CaptionOptions, CaptionWriter};
+pub use classifier::Classifier;
 pub use embedder::{EmbedError, Embedder};
 pub use latent_diffusion::{DiffusionConfig, DrawOptions, LatentDiffusion, Start};
 pub use oracle::Oracle;

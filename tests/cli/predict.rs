@@ -5,6 +5,7 @@ use std::path::Path;
 
 use mi2rage::bundle::Bundle;
 use mi2rage::data::Relations;
+use mi2rage::data::published::Preprocessor;
 use mi2rage_models::bert::BertConfig;
 use mi2rage_models::fusion::FusionConfig;
 use mi2rage_models::vit::ViTConfig;
@@ -45,7 +46,7 @@ fn student(run: &Path, mask_entities: bool) -> String {
         ("relations".to_owned(), serde_json::to_string(&relations).unwrap()),
         ("max_tokens".to_owned(), "48".to_owned()),
         ("mask_entities".to_owned(), mask_entities.to_string()),
-        ("picture_size".to_owned(), "32".to_owned()),
+        ("preprocessor".to_owned(), serde_json::to_string(&Preprocessor::square(32)).unwrap()),
         ("encoders".to_owned(), "bundled".to_owned()),
     ]);
     let model = config.init::<burn::backend::Flex>(&Default::default());

@@ -1,13 +1,15 @@
 //! Whatever the files hold, nothing panics.
 
+use burn::backend::Flex;
 use mi2rage::data::Picture;
 use mi2rage::data::published::{Preprocessor, PublishedTokenizer, SentencePooling};
 use mi2rage::data::tokens::Tokenizer;
+use mi2rage_models::published::{PublishedScheduler, inspect};
 use serde_json::{Value, json};
 
-use crate::Folder;
 use crate::sentences::MODULES;
 use crate::tokenizers::{BERT, tokenizer_json, vocabulary};
+use crate::{Folder, fixture};
 
 /// Every copy of `json` in which one value is another.
 fn mutations(json: &Value) -> Vec<Value> {
@@ -17,7 +19,9 @@ fn mutations(json: &Value) -> Vec<Value> {
         json!(0),
         json!(-1),
         json!(3),
+        json!(1_000_000_000),
         json!(4_294_967_295_u64),
+        json!(u64::MAX),
         json!(1e30),
         json!(""),
         json!("##"),
@@ -109,6 +113,63 @@ fn no_tokenizer_file_makes_it_panic() {
             use_it(&folder);
         }
         std::fs::remove_file(folder.path().join(name)).unwrap();
+    }
+}
+
+/// A copy of a folder's files, without the reference's numbers.
+fn copy(name: &str) -> Folder {
+    let folder = Folder::new(&[]);
+    for part in ["", "text_encoder", "unet", "vae"] {
+        for entry in fixture(name).join(part).read_dir().into_iter().flatten() {
+            let from = entry.unwrap();
+            let file = from.file_name().into_string().unwrap();
+            if from.path().is_file() && file != "reference.safetensors" {
+                std::fs::create_dir_all(folder.path().join(part)).unwrap();
+                std::fs::copy(from.path(), folder.path().join(part).join(file)).unwrap();
+            }
+        }
+    }
+    folder
+}
+
+/// Sizes beyond reason too: nothing is made before it is compared with the file.
+#[test]
+fn no_configuration_of_a_model_makes_it_panic_or_fill_the_memory() {
+    let names = ["bert-bare", "bert-mlm", "bert-classifier", "vit-bare", "vit-classifier"];
+    let names = names.into_iter().chain(["clip", "clip-text-projection", "blip", "sd1"]);
+    let mut refused = 0;
+    for name in names {
+        let folder = copy(name);
+        inspect::<Flex>(folder.path(), &Default::default()).unwrap();
+        for part in ["", "text_encoder", "unet", "vae"] {
+            let path = folder.path().join(part).join("config.json");
+            let Ok(text) = std::fs::read_to_string(&path) else { continue };
+            for json in mutations(&serde_json::from_str(&text).unwrap()) {
+                std::fs::write(&path, json.to_string()).unwrap();
+                match inspect::<Flex>(folder.path(), &Default::default()) {
+                    Ok(_) => {}
+                    Err(error) => {
+                        assert!(!error.to_string().contains('\n'), "{error}");
+                        refused += 1;
+                    }
+                }
+            }
+            std::fs::write(&path, text).unwrap();
+        }
+    }
+    assert!(refused > 1000, "{refused}");
+}
+
+#[test]
+fn no_scheduler_makes_it_panic_or_fill_the_memory() {
+    let path = fixture("sd1").join("scheduler/scheduler_config.json");
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    for json in mutations(&json) {
+        let Ok(scheduler) = PublishedScheduler::parse(&json.to_string()) else { continue };
+        let Ok(schedule) = scheduler.schedule.init() else { continue };
+        for steps in [0, 1, 7, 1000, usize::MAX] {
+            let _ = scheduler.sampler.init::<Flex>(&schedule, &scheduler.options, steps);
+        }
     }
 }
 

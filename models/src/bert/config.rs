@@ -34,6 +34,8 @@ pub struct BertConfig {
     pub hidden_dropout_prob: f64,
     /// Dropout on the attention weights.
     pub attention_probs_dropout_prob: f64,
+    /// Dropout before a classifier; `None`: `hidden_dropout_prob`.
+    pub classifier_dropout: Option<f64>,
     /// The longest sequence.
     pub max_position_embeddings: usize,
     /// Number of segments; 0 for none, as in BLIP's decoder.
@@ -64,6 +66,7 @@ impl Default for BertConfig {
             hidden_act: Activation::Gelu,
             hidden_dropout_prob: 0.1,
             attention_probs_dropout_prob: 0.1,
+            classifier_dropout: None,
             max_position_embeddings: 512,
             type_vocab_size: 2,
             layer_norm_eps: 1e-12,
@@ -81,7 +84,8 @@ impl BertConfig {
     ///
     /// # Errors
     ///
-    /// A size is zero, the heads do not divide `hidden_size`, or a dropout is no probability.
+    /// A size is zero or beyond reason, the heads do not divide `hidden_size`, or a dropout is no
+    /// probability.
     pub fn check(&self) -> Result<(), ConfigError> {
         ConfigError::check_sizes(&[
             ("vocab_size", self.vocab_size),
@@ -91,6 +95,10 @@ impl BertConfig {
             ("max_position_embeddings", self.max_position_embeddings),
             ("encoder_hidden_size", self.encoder_width()),
         ])?;
+        if self.type_vocab_size > 0 {
+            ConfigError::check_sizes(&[("type_vocab_size", self.type_vocab_size)])?;
+        }
+        ConfigError::check_depth("num_hidden_layers", self.num_hidden_layers)?;
         ConfigError::check_multiple(
             ("hidden_size", self.hidden_size),
             ("num_attention_heads", self.num_attention_heads),
@@ -98,6 +106,7 @@ impl BertConfig {
         ConfigError::check_probabilities(&[
             ("hidden_dropout_prob", self.hidden_dropout_prob),
             ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
+            ("classifier_dropout", self.classifier_dropout.unwrap_or(0.0)),
         ])
     }
 
@@ -143,7 +152,7 @@ impl BertConfig {
         let config = Self { add_pooling_layer: true, ..self.clone() };
         BertForSequenceClassification {
             bert: config.init(device),
-            dropout: Dropout::new(self.hidden_dropout_prob),
+            dropout: Dropout::new(self.classifier_dropout.unwrap_or(self.hidden_dropout_prob)),
             classifier: LinearConfig::new(self.hidden_size, num_labels).init(device),
         }
     }

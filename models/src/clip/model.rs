@@ -69,6 +69,16 @@ pub struct ClipTextProjectionConfig {
 }
 
 impl ClipTextProjectionConfig {
+    /// Says what is wrong with values that come from outside; [`Self::init`] relies on it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ClipTextConfig::check`], or no projection.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.text.check()?;
+        ConfigError::check_sizes(&[("projection_dim", self.projection_dim)])
+    }
+
     /// The model, with weights as burn draws them.
     pub fn init<B: Backend>(&self, device: &B::Device) -> ClipTextModelWithProjection<B> {
         ClipTextModelWithProjection {

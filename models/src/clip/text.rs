@@ -69,6 +69,7 @@ impl ClipTextConfig {
             ("num_attention_heads", self.num_attention_heads),
             ("max_position_embeddings", self.max_position_embeddings),
         ])?;
+        ConfigError::check_depth("num_hidden_layers", self.num_hidden_layers)?;
         ConfigError::check_multiple(
             ("hidden_size", self.hidden_size),
             ("num_attention_heads", self.num_attention_heads),

@@ -71,6 +71,7 @@ impl ClipVisionConfig {
             ("image_size", self.image_size),
             ("patch_size", self.patch_size),
         ])?;
+        ConfigError::check_depth("num_hidden_layers", self.num_hidden_layers)?;
         ConfigError::check_multiple(
             ("hidden_size", self.hidden_size),
             ("num_attention_heads", self.num_attention_heads),

@@ -1,9 +1,12 @@
+/// The longest schedule: a thousand times those that models are trained with.
+pub(super) const MOST_TRAINING_STEPS: usize = 1_000_000;
+
 /// What can be wrong with a schedule or a sampler's settings.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum DiffusionError {
-    /// A schedule needs at least one step.
-    #[error("num_train_timesteps must be at least 1")]
-    NoTrainingSteps,
+    /// A schedule needs at least one step, and not more than its tables can hold.
+    #[error("num_train_timesteps is {0}, expected 1 to {MOST_TRAINING_STEPS}")]
+    TrainingSteps(usize),
     /// Betas are variances of a step that leaves something of the sample.
     #[error("betas must rise within 0 and 1: beta_start is {beta_start}, beta_end is {beta_end}")]
     Betas {

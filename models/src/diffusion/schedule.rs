@@ -4,6 +4,7 @@ use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::DiffusionError;
+use super::error::MOST_TRAINING_STEPS;
 
 /// How the noise grows over the training steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,11 +90,11 @@ impl ScheduleConfig {
     /// The schedule of these values.
     ///
     /// # Errors
-    /// Where there is no step, or a beta is not within 0 and 1.
+    /// Where there is no step or there are too many, or a beta is not within 0 and 1.
     pub fn init(&self) -> Result<NoiseSchedule, DiffusionError> {
         let steps = self.num_train_timesteps;
-        if steps == 0 {
-            return Err(DiffusionError::NoTrainingSteps);
+        if steps == 0 || steps > MOST_TRAINING_STEPS {
+            return Err(DiffusionError::TrainingSteps(steps));
         }
         let (start, end) = (self.beta_start, self.beta_end);
         let uses_range = self.beta_schedule != BetaSchedule::SquaredCosine;
@@ -266,7 +267,7 @@ mod tests {
     #[test]
     fn a_schedule_without_steps_or_with_wild_betas_is_refused() {
         let empty = ScheduleConfig { num_train_timesteps: 0, ..Default::default() };
-        assert_eq!(empty.init(), Err(DiffusionError::NoTrainingSteps));
+        assert_eq!(empty.init(), Err(DiffusionError::TrainingSteps(0)));
         let wild = ScheduleConfig { beta_end: 1.5, ..Default::default() };
         assert!(matches!(wild.init(), Err(DiffusionError::Betas { .. })));
     }

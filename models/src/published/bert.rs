@@ -6,7 +6,9 @@ use burn::tensor::backend::Backend;
 use serde_json::Value;
 
 use super::transformers::TRANSFORMERS;
-use super::{Accepted, Archive, KeyError, Names, Precision, PublishedError, configuration, load};
+use super::{
+    Accepted, Archive, KeyError, Names, Precision, PublishedError, configuration, load, load_labels,
+};
 use crate::bert::{Bert, BertConfig, BertForMaskedLm, BertForSequenceClassification};
 
 pub(super) const ACCEPTED: Accepted = Accepted {
@@ -131,7 +133,7 @@ pub fn load_classifier<B: Backend>(
 ) -> Result<(BertConfig, BertForSequenceClassification<B>), PublishedError> {
     let archive = Archive::open(folder)?;
     let config = configuration(folder, config)?;
-    let model = config.init_classifier(archive.rows("classifier.bias")?, device);
+    let model = config.init_classifier(load_labels(folder)?.len(), device);
     let model = load(model, &archive, &CLASSIFIER_NAMES, precision, device)?;
     Ok((config, model))
 }

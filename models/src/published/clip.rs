@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::transformers::TRANSFORMERS;
 use super::{Accepted, Archive, KeyError, Names, Precision, PublishedError, configuration, load};
@@ -83,6 +84,30 @@ pub fn text_config(json: &Value) -> Result<ClipTextConfig, KeyError> {
     Ok(config)
 }
 
+/// The configuration of a text encoder with its projection in a `config.json`.
+///
+/// # Errors
+///
+/// Names the key that is not supported.
+pub fn text_projection_config(json: &Value) -> Result<ClipTextProjectionConfig, KeyError> {
+    #[derive(Serialize, Deserialize)]
+    #[serde(default)]
+    struct Projection {
+        projection_dim: usize,
+    }
+    impl Default for Projection {
+        fn default() -> Self {
+            Self { projection_dim: ClipConfig::default().projection_dim }
+        }
+    }
+    let text = text_config(json)?;
+    let keys = json.get("projection_dim").map(|width| json!({ "projection_dim": width }));
+    let Projection { projection_dim } = super::keys::read(&keys.unwrap_or(json!({})), &[])?;
+    let config = ClipTextProjectionConfig { text, projection_dim };
+    config.check().map_err(|error| KeyError::Invalid(error.to_string()))?;
+    Ok(config)
+}
+
 fn vision_config(json: &Value) -> Result<ClipVisionConfig, KeyError> {
     super::keys::read(json, &[ACCEPTED, TRANSFORMERS])
 }
@@ -134,9 +159,7 @@ pub fn load_text_with_projection<B: Backend>(
     device: &B::Device,
 ) -> Result<(ClipTextProjectionConfig, ClipTextModelWithProjection<B>), PublishedError> {
     let archive = Archive::open(folder)?;
-    let text = configuration(folder, text_config)?;
-    let projection_dim = archive.rows("text_projection.weight")?;
-    let config = ClipTextProjectionConfig { text, projection_dim };
+    let config = configuration(folder, text_projection_config)?;
     let model = load(config.init(device), &archive, &NAMES, precision, device)?;
     Ok((config, model))
 }

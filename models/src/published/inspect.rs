@@ -6,9 +6,10 @@ use burn::module::Module;
 use burn::tensor::backend::Backend;
 use serde_json::Value;
 
-use super::{Archive, KeyError, Names, Plan, PublishedError, Report, configuration, read_json};
+use super::{
+    Archive, KeyError, Names, Plan, PublishedError, Report, configuration, load_labels, read_json,
+};
 use super::{bert, blip, clip, stable_diffusion, vit};
-use crate::clip::ClipTextProjectionConfig;
 use crate::vit::ViTConfig;
 
 /// A kind of published model.
@@ -91,7 +92,10 @@ pub fn architecture(folder: &Path) -> Result<Architecture, PublishedError> {
     }
     let class = json.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str);
     let class = class.unwrap_or_default();
-    let kind = text(&json, "model_type").unwrap_or_default();
+    // The first BERTs say less of themselves; of what is read here they alone have token types.
+    let bare = json.get("model_type").is_none() && json.get("type_vocab_size").is_some();
+    let kind = if bare { Some("bert".to_owned()) } else { text(&json, "model_type") };
+    let kind = kind.unwrap_or_default();
     Ok(match (kind.as_str(), class) {
         ("bert", "BertForMaskedLM" | "BertForPreTraining") => Architecture::BertForMaskedLm,
         ("bert", "BertForSequenceClassification") => Architecture::BertForSequenceClassification,
@@ -133,6 +137,10 @@ pub fn inspect<B: Backend>(folder: &Path, device: &B::Device) -> Result<Vec<Part
             let kind = architecture(&folder)?;
             parts.push(part::<B>(kind, &folder, device)?);
         }
+        let text = configuration(&folder.join("text_encoder"), clip::text_config)?;
+        let unet = configuration(&folder.join("unet"), stable_diffusion::unet_config)?;
+        let vae = configuration(&folder.join("vae"), stable_diffusion::vae_config)?;
+        stable_diffusion::check_parts(folder, &text, &unet, &vae)?;
         return Ok(parts);
     }
     Ok(vec![part::<B>(kind, folder, device)?])
@@ -157,7 +165,7 @@ fn part<B: Backend>(
             plan::<B, _>(&config.init_masked_lm(device), archive, &bert::MASKED_LM_NAMES)?
         }
         Architecture::BertForSequenceClassification => {
-            let labels = archive.rows("classifier.bias")?;
+            let labels = load_labels(folder)?.len();
             let config = configuration(folder, bert::config)?;
             let model = config.init_classifier(labels, device);
             plan::<B, _>(&model, archive, &bert::CLASSIFIER_NAMES)?
@@ -169,7 +177,7 @@ fn part<B: Backend>(
             plan::<B, _>(&config.init(device), archive, &names)?
         }
         Architecture::VitForImageClassification => {
-            let labels = archive.rows("classifier.bias")?;
+            let labels = load_labels(folder)?.len();
             let config = configuration(folder, vit::config)?;
             let model = config.init_classifier(labels, device);
             plan::<B, _>(&model, archive, &vit::CLASSIFIER_NAMES)?
@@ -184,9 +192,7 @@ fn part<B: Backend>(
             plan::<B, _>(&config.init(device), archive, &names)?
         }
         Architecture::ClipTextWithProjection => {
-            let text = configuration(folder, clip::text_config)?;
-            let projection_dim = archive.rows("text_projection.weight")?;
-            let config = ClipTextProjectionConfig { text, projection_dim };
+            let config = configuration(folder, clip::text_projection_config)?;
             plan::<B, _>(&config.init(device), archive, &clip::NAMES)?
         }
         Architecture::Blip => {
@@ -223,4 +229,26 @@ fn plan<B: Backend, M: Module<B>>(
 fn invalid(folder: &Path, error: &impl ToString) -> PublishedError {
     let source = KeyError::Invalid(error.to_string());
     PublishedError::Config { path: folder.join("config.json"), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_kind_is_what_the_configuration_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let kind = |json: Value| {
+            std::fs::write(folder.path().join("config.json"), json.to_string()).unwrap();
+            architecture(folder.path())
+        };
+        // bert-tiny's, which knows no better.
+        let first = json!({"hidden_size": 128, "type_vocab_size": 2, "vocab_size": 30522});
+        assert_eq!(kind(first).unwrap(), Architecture::Bert);
+        let masked = json!({"model_type": "bert", "architectures": ["BertForPreTraining"]});
+        assert_eq!(kind(masked).unwrap(), Architecture::BertForMaskedLm);
+        let message = kind(json!({"model_type": "gpt2"})).unwrap_err().to_string();
+        assert!(message.contains("`model_type` = `gpt2`") && message.contains("expected a BERT"));
+    }
 }

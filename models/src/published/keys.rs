@@ -46,7 +46,7 @@ pub struct Accepted {
 /// Reads `json` as a configuration.
 ///
 /// `C` must take any of its keys alone (`#[serde(default)]`); they are those that its default
-/// serialises to; a `null` there stands for the default.
+/// serialises to; a `null` there is taken where the default is one.
 /// Every other key must be in `accepted`, begin with `_`, or be `null`, `false`, empty: off.
 ///
 /// # Errors
@@ -63,12 +63,19 @@ pub fn read<C: DeserializeOwned + Serialize + Default>(
     };
     let mut kept = Map::new();
     for (key, value) in keys {
-        if own.contains_key(key) {
-            if !value.is_null() {
+        match own.get(key) {
+            // In Python `None` is a value of its own, seldom the default.
+            Some(default) if value.is_null() && !default.is_null() => {
+                return Err(KeyError::Unsupported {
+                    key: key.clone(),
+                    value: value.to_string(),
+                    expected: format!("one such as {default}"),
+                });
+            }
+            Some(_) => {
                 kept.insert(key.clone(), value.clone());
             }
-        } else {
-            check(key, value, accepted)?;
+            None => check(key, value, accepted)?,
         }
     }
     // The key that is to blame is the one that fails alone, beside defaults.
@@ -150,7 +157,7 @@ mod tests {
     #[test]
     fn own_keys_are_read_and_the_others_must_be_off_known_or_of_no_matter() {
         let json = json!({
-            "width": 8, "depth": null, "kind": "absolute", "kernel": 3.0, "version": "4.1",
+            "width": 8, "kind": "absolute", "kernel": 3.0, "version": "4.1",
             "_name": "x", "gate": false, "extra": null, "pruned": {},
         });
         assert_eq!(read::<Sizes>(&json, &ACCEPTED), Ok(Sizes { width: 8, depth: 2 }));
@@ -168,6 +175,10 @@ mod tests {
             "`window` = 7 is not supported: this key is unknown here"
         );
         assert!(message(json!({"width": "wide"})).contains("`width` = \"wide\""));
+        assert_eq!(
+            message(json!({"depth": null})),
+            "`depth` = null is not supported, expected one such as 2"
+        );
         assert!(message(json!([1])).contains("object"));
     }
 }

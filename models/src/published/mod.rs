@@ -23,6 +23,7 @@ pub use inspect::{Architecture, Part, architecture, inspect};
 pub use keys::{Accepted, KeyError, read};
 pub use pickled::refuse_pickled;
 pub use scheduler::PublishedScheduler;
+pub use transformers::labels;
 
 pub use crate::precision::Precision;
 
@@ -137,6 +138,15 @@ fn configuration<C>(
 ) -> Result<C, PublishedError> {
     let path = folder.join("config.json");
     read(&read_json(&path)?).map_err(|source| PublishedError::Config { path, source })
+}
+
+/// The names of the labels of the classifier in `folder`, in order.
+///
+/// # Errors
+///
+/// `config.json` is missing or no JSON, or [`labels`] refuses it.
+pub fn load_labels(folder: &Path) -> Result<Vec<String>, PublishedError> {
+    configuration(folder, labels)
 }
 
 /// Fills `module` with the weights of `archive`.

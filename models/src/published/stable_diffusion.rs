@@ -7,6 +7,7 @@ use burn::tensor::backend::Backend;
 use serde_json::Value;
 
 use super::{Accepted, Archive, KeyError, Names, Precision, PublishedError, configuration, load};
+use crate::clip::ClipTextConfig;
 use crate::unet::{UNet, UNetConfig};
 use crate::vae::{AutoencoderKl, VaeConfig};
 
@@ -77,6 +78,44 @@ pub fn vae_config(json: &Value) -> Result<VaeConfig, KeyError> {
     let config: VaeConfig = super::keys::read(json, &[VAE])?;
     config.check().map_err(|error| KeyError::Invalid(error.to_string()))?;
     Ok(config)
+}
+
+/// Checks that the parts of the pipeline in `folder` fit together: what the text encoder writes the U-Net
+/// reads, the autoencoder's latents are the U-Net's, and its pictures have three colours.
+///
+/// # Errors
+///
+/// Names the key of one part that another part contradicts.
+pub fn check_parts(
+    folder: &Path,
+    text: &ClipTextConfig,
+    unet: &UNetConfig,
+    vae: &VaeConfig,
+) -> Result<(), PublishedError> {
+    let latent = ("latent_channels of vae", vae.latent_channels);
+    for (part, key, found, (other, expected)) in [
+        (
+            "unet",
+            "cross_attention_dim",
+            unet.cross_attention_dim,
+            ("hidden_size of text_encoder", text.hidden_size),
+        ),
+        ("unet", "in_channels", unet.in_channels, latent),
+        ("unet", "out_channels", unet.out_channels, latent),
+        ("vae", "in_channels", vae.in_channels, ("red, green and blue", 3)),
+        ("vae", "out_channels", vae.out_channels, ("red, green and blue", 3)),
+    ] {
+        if found != expected {
+            let source = KeyError::Unsupported {
+                key: key.to_owned(),
+                value: found.to_string(),
+                expected: format!("{expected}, {other}"),
+            };
+            let path = folder.join(part).join("config.json");
+            return Err(PublishedError::Config { path, source });
+        }
+    }
+    Ok(())
 }
 
 /// The U-Net in `folder`.

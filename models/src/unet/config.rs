@@ -141,6 +141,16 @@ pub enum UNetConfigError {
         /// The key.
         key: &'static str,
     },
+    /// A size is beyond any model that weights could be had for.
+    #[error("{key} is {value}, expected at most {limit}")]
+    TooLarge {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: usize,
+        /// The largest that is taken.
+        limit: usize,
+    },
     /// A number of channels cannot be divided as asked.
     #[error("block_out_channels[{block}] is {channels}, which {key} ({divisor}) does not divide")]
     Indivisible {
@@ -200,17 +210,23 @@ impl UNetConfig {
                 return Err(UNetConfigError::Length { key, found, expected: blocks });
             }
         }
-        for (key, value) in [
-            ("in_channels", self.in_channels),
-            ("out_channels", self.out_channels),
-            ("the number of block_out_channels", blocks),
-            ("layers_per_block", self.layers_per_block),
-            ("norm_num_groups", self.norm_num_groups),
-            ("cross_attention_dim", self.cross_attention_dim),
-            ("transformer_layers_per_block", self.transformer_layers_per_block),
+        let widest = self.block_out_channels.iter().copied().max().unwrap_or(0);
+        for (key, value, limit) in [
+            ("sample_size", self.sample_size, 1 << 12),
+            ("in_channels", self.in_channels, 1 << 20),
+            ("out_channels", self.out_channels, 1 << 20),
+            ("the number of block_out_channels", blocks, 12),
+            ("the largest of block_out_channels", widest, 1 << 20),
+            ("layers_per_block", self.layers_per_block, 24),
+            ("norm_num_groups", self.norm_num_groups, 1 << 20),
+            ("cross_attention_dim", self.cross_attention_dim, 1 << 20),
+            ("transformer_layers_per_block", self.transformer_layers_per_block, 24),
         ] {
             if value == 0 {
                 return Err(UNetConfigError::Zero { key });
+            }
+            if value > limit {
+                return Err(UNetConfigError::TooLarge { key, value, limit });
             }
         }
         for (block, &channels) in self.block_out_channels.iter().enumerate() {

@@ -84,6 +84,16 @@ pub enum VaeConfigError {
         /// The key.
         key: &'static str,
     },
+    /// A size is beyond any model that weights could be had for.
+    #[error("{key} is {value}, expected at most {limit}")]
+    TooLarge {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: usize,
+        /// The largest that is taken.
+        limit: usize,
+    },
     /// The groups of the normalisations do not divide the channels of a block.
     #[error(
         "block_out_channels[{block}] is {channels}, which norm_num_groups ({groups}) does not divide"
@@ -113,16 +123,21 @@ impl VaeConfig {
                 return Err(VaeConfigError::Length { key, found, expected });
             }
         }
-        for (key, value) in [
-            ("in_channels", self.in_channels),
-            ("out_channels", self.out_channels),
-            ("latent_channels", self.latent_channels),
-            ("the number of block_out_channels", expected),
-            ("layers_per_block", self.layers_per_block),
-            ("norm_num_groups", self.norm_num_groups),
+        let widest = self.block_out_channels.iter().copied().max().unwrap_or(0);
+        for (key, value, limit) in [
+            ("in_channels", self.in_channels, 1 << 20),
+            ("out_channels", self.out_channels, 1 << 20),
+            ("latent_channels", self.latent_channels, 1 << 20),
+            ("the number of block_out_channels", expected, 12),
+            ("the largest of block_out_channels", widest, 1 << 20),
+            ("layers_per_block", self.layers_per_block, 24),
+            ("norm_num_groups", self.norm_num_groups, 1 << 20),
         ] {
             if value == 0 {
                 return Err(VaeConfigError::Zero { key });
+            }
+            if value > limit {
+                return Err(VaeConfigError::TooLarge { key, value, limit });
             }
         }
         let groups = self.norm_num_groups;

@@ -99,6 +99,11 @@ impl Fixture {
         module
     }
 
+    /// What an output may be off by: ten times the reference's own difference between 32 and 64 bits.
+    pub fn tolerance(&self) -> f64 {
+        self.tolerance
+    }
+
     /// The input `in.<name>` of numbers.
     pub fn floats<B: Backend, const D: usize>(&self, name: &str) -> Tensor<B, D> {
         Tensor::from_data(self.input(name), &Default::default())

@@ -2,9 +2,11 @@
 
 mod configuration;
 
-use crate::data::Picture;
-use crate::data::pictures::Normalisation;
+use serde::{Deserialize, Serialize};
+
+use crate::data::pictures::{Normalisation, decode};
 use crate::data::resize::{Filter, resize_part};
+use crate::data::{DataError, Picture, PictureSource};
 
 /// The largest width and height that pictures are brought to, in pixels.
 pub const MAX_OUTPUT: usize = 4096;
@@ -14,19 +16,33 @@ pub const MAX_OUTPUT: usize = 4096;
 ///
 /// Read from the configurations of ViT, CLIP and BLIP. All pictures come out in one size. Classes
 /// with `Fast` in their names resize with torchvision, whose bytes may differ by one.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Preprocessor {
     resize: Option<(Size, Filter)>,
     /// Height and width.
     crop: Option<[usize; 2]>,
-    rescale: Option<f64>,
-    normalise: Option<Normalisation>,
+    numbers: Numbers,
     /// Height and width.
     output: [usize; 2],
 }
 
+/// What becomes of a byte: it is multiplied, then normalised.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Numbers {
+    rescale: Option<f64>,
+    normalise: Option<Normalisation>,
+}
+
+/// A picture in the size that an encoder takes, and what numbers it becomes there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// In that size.
+    pub picture: Picture,
+    numbers: Numbers,
+}
+
 /// What a picture is resized to.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 enum Size {
     /// Height and width, whatever its shape.
     Exact([usize; 2]),
@@ -35,6 +51,34 @@ enum Size {
 }
 
 impl Preprocessor {
+    /// That of the bundled models: squares of `side` pixels, bicubic, numbers from -1 to 1.
+    pub fn square(side: usize) -> Self {
+        Self {
+            resize: Some((Size::Exact([side; 2]), Filter::Bicubic)),
+            crop: None,
+            numbers: Numbers {
+                rescale: Some(1.0 / 127.5),
+                normalise: Some(Normalisation { mean: [1.0; 3], deviation: [1.0; 3] }),
+            },
+            output: [side; 2],
+        }
+    }
+
+    /// Whether all pictures come out in [`Self::output_size`], and that is within limits: one that was
+    /// read from a file need not be so.
+    pub fn is_sound(&self) -> bool {
+        let exact = match self.resize {
+            Some((Size::Exact(size), _)) => Some(size),
+            Some((Size::ShortestEdge(edge), _)) if !(1..=MAX_OUTPUT).contains(&edge) => {
+                return false;
+            }
+            _ => None,
+        };
+        let sides = [exact, self.crop].into_iter().flatten();
+        let within = sides.flatten().all(|side| (1..=MAX_OUTPUT).contains(&side));
+        within && self.crop.or(exact) == Some(self.output)
+    }
+
     /// Height and width of what [`Self::apply`] gives.
     pub fn output_size(&self) -> [usize; 2] {
         self.output
@@ -43,6 +87,11 @@ impl Preprocessor {
     /// The picture as numbers `[3, height, width]` of [`Self::output_size`]. A picture without pixels
     /// is black.
     pub fn apply(&self, picture: &Picture) -> Vec<f32> {
+        self.see(picture).to_planar()
+    }
+
+    /// The picture in [`Self::output_size`].
+    pub fn see(&self, picture: &Picture) -> Seen {
         let ([height, width], filter) = self.resized(picture);
         let [bottom, right] = self.crop.unwrap_or([height, width]);
         let (rows, columns) = (Window::centre(height, bottom), Window::centre(width, right));
@@ -53,20 +102,16 @@ impl Preprocessor {
             columns.from..columns.from + columns.length,
             rows.from..rows.from + rows.length,
         );
-        let mut values = Vec::with_capacity(3 * bottom * right);
-        for channel in 0..3 {
-            let table = self.table(channel);
-            let plane = values.len();
-            values.resize(plane + bottom * right, table[0]);
-            for (row, pixels) in part.rgb.chunks_exact((part.width * 3).max(1)).enumerate() {
-                let start = plane + (rows.to + row) * right + columns.to;
-                let bytes = pixels.iter().skip(channel).step_by(3);
-                for (value, &byte) in values[start..].iter_mut().zip(bytes) {
-                    *value = table[usize::from(byte)];
-                }
-            }
+        let numbers = self.numbers;
+        if [part.height, part.width] == [bottom, right] {
+            return Seen { picture: part, numbers };
         }
-        values
+        let mut rgb = vec![0; 3 * bottom * right];
+        for (row, pixels) in part.rgb.chunks_exact((part.width * 3).max(1)).enumerate() {
+            let start = 3 * ((rows.to + row) * right + columns.to);
+            rgb[start..start + pixels.len()].copy_from_slice(pixels);
+        }
+        Seen { picture: Picture { width: right, height: bottom, rgb }, numbers }
     }
 
     /// Height and width before the centre is cut out, and the filter on the way there.
@@ -82,7 +127,29 @@ impl Preprocessor {
             }
         }
     }
+}
 
+impl Seen {
+    /// The picture as numbers `[3, height, width]`.
+    pub fn to_planar(&self) -> Vec<f32> {
+        let mut values = Vec::with_capacity(self.picture.rgb.len());
+        for channel in 0..3 {
+            let table = self.numbers.table(channel);
+            let bytes = self.picture.rgb.iter().skip(channel).step_by(3);
+            values.extend(bytes.map(|&byte| table[usize::from(byte)]));
+        }
+        values
+    }
+
+    /// A picture of one colour, which stands where there is none.
+    #[must_use]
+    pub fn blank(&self) -> Self {
+        let picture = Picture { rgb: vec![128; self.picture.rgb.len()], ..self.picture };
+        Self { picture, numbers: self.numbers }
+    }
+}
+
+impl Numbers {
     /// The number that each byte of a channel becomes. Products are rounded where numpy's are.
     fn table(&self, channel: usize) -> [f32; 256] {
         std::array::from_fn(|byte| {
@@ -96,6 +163,17 @@ impl Preprocessor {
             value
         })
     }
+}
+
+/// [`Preprocessor::see`] of a picture that may have to be decoded first.
+///
+/// # Errors
+/// As [`decode`].
+pub fn see(preprocessor: &Preprocessor, source: &PictureSource) -> Result<Seen, DataError> {
+    Ok(match source {
+        PictureSource::File(path) => preprocessor.see(&decode(path)?),
+        PictureSource::Pixels(picture) => preprocessor.see(picture),
+    })
 }
 
 /// Where a centred part of a side lies.

@@ -109,6 +109,19 @@ impl PublishedTokenizer {
         size(&self.inner)
     }
 
+    /// Checks that a model with this many embeddings has one for each identifier.
+    ///
+    /// # Errors
+    /// [`DataError::Tokenizer`].
+    pub fn check_fits(&self, embeddings: usize) -> Result<(), DataError> {
+        let needed = self.vocabulary_size();
+        if needed <= embeddings {
+            return Ok(());
+        }
+        let what = format!("it has {needed} entries, the model beside it {embeddings} embeddings");
+        Err(unusable(&self.path, what))
+    }
+
     /// The pieces of a text without the first and the last token.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use mi2rage_models::fusion::{FusionClassifier, Presence, Sentences};
 use rand::Rng;
 
 use super::learner_steps;
-use crate::data::Picture;
+use crate::data::published::Seen;
 use crate::data::tokens::EncodedText;
 use crate::keyed::Key;
 use crate::tensors;
@@ -28,7 +28,7 @@ pub struct Pair {
     /// The sentence with its markers, unless it is missing or masked.
     pub text: Option<Arc<EncodedText>>,
     /// The picture, unless it is missing or masked.
-    pub picture: Option<Arc<Picture>>,
+    pub picture: Option<Arc<Seen>>,
     /// Index of the relation; 0 is `None`.
     pub label: usize,
     /// What frozen encoders say of the halves, where that has been computed.
@@ -46,11 +46,7 @@ pub struct States {
 
 impl Pair {
     /// A pair whose halves no encoder has seen.
-    pub fn new(
-        text: Option<Arc<EncodedText>>,
-        picture: Option<Arc<Picture>>,
-        label: usize,
-    ) -> Self {
+    pub fn new(text: Option<Arc<EncodedText>>, picture: Option<Arc<Seen>>, label: usize) -> Self {
         Self { text, picture, label, states: States::default() }
     }
 
@@ -139,13 +135,15 @@ impl PairBatch {
         })
     }
 
-    /// The pictures, `[pairs, 3, height, width]`; `None` where no pair has one.
+    /// The pictures, `[pairs, 3, height, width]`, all of the first one's size; `None` where no pair has
+    /// one.
     pub fn pictures<B: Backend>(&self, device: &B::Device) -> Option<Tensor<B, 4>> {
         let pictures = || self.pairs.iter().map(|pair| pair.picture.as_deref());
-        let size = pictures().flatten().next()?.width;
-        let grey = Picture { width: size, height: size, rgb: vec![128; size * size * 3] };
-        let pictures = pictures().map(|picture| picture.unwrap_or(&grey));
-        Some(tensors::pictures(pictures, size, device))
+        let first = pictures().flatten().next()?;
+        let blank = first.blank();
+        let shape = [self.pairs.len(), 3, first.picture.height, first.picture.width];
+        let values = pictures().flat_map(|seen| seen.unwrap_or(&blank).to_planar()).collect();
+        Some(Tensor::from_data(TensorData::new::<f32, _>(values, shape), device))
     }
 
     /// States that are known of every pair that has this half, side by side, `[pairs, states,

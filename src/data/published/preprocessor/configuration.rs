@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use mi2rage_models::published::{Accepted, read};
+use mi2rage_models::published::{Accepted, KeyError, read};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{MAX_OUTPUT, Preprocessor, Size};
+use super::{MAX_OUTPUT, Numbers, Preprocessor, Size};
 use crate::data::DataError;
 use crate::data::pictures::Normalisation;
 use crate::data::published::json::{self, Keys};
@@ -115,6 +115,25 @@ impl Preprocessor {
         }
     }
 
+    /// [`Self::load`] for a model that cuts pictures into squares of `patch` pixels.
+    ///
+    /// # Errors
+    /// As there; the patches do not divide the pictures.
+    pub fn load_for(folder: &Path, patch: usize) -> Result<Self, DataError> {
+        let preprocessor = Self::load(folder)?;
+        let [height, width] = preprocessor.output;
+        if [height, width].iter().all(|side| side.is_multiple_of(patch)) {
+            return Ok(preprocessor);
+        }
+        let key = if preprocessor.crop.is_some() { "crop_size" } else { "size" };
+        let source = KeyError::Unsupported {
+            key: key.to_owned(),
+            value: format!("{width} x {height}"),
+            expected: format!("multiples of the model's patches of {patch} pixels"),
+        };
+        Err(DataError::Key { path: folder.join("preprocessor_config.json"), source })
+    }
+
     fn from_json(folder: &Path, path: PathBuf, value: Value) -> Result<Self, DataError> {
         // For the keys alone: the messages about values are to name them.
         read::<Known>(&value, &[ACCEPTED])
@@ -155,7 +174,7 @@ impl Preprocessor {
                 deviation: channels(&keys, "image_std", class.deviation)?,
             });
         }
-        Ok(Self { resize, crop, rescale, normalise, output })
+        Ok(Self { resize, crop, numbers: Numbers { rescale, normalise }, output })
     }
 }
 

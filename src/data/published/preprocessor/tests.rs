@@ -14,12 +14,26 @@ fn the_longer_side_is_rounded_down() {
     let preprocessor = Preprocessor {
         resize: Some((Size::ShortestEdge(224), Filter::Bicubic)),
         crop: Some([224, 224]),
-        rescale: None,
-        normalise: None,
+        numbers: Numbers { rescale: None, normalise: None },
         output: [224, 224],
     };
     let size = |width, height| preprocessor.resized(&Picture { width, height, rgb: Vec::new() }).0;
     assert_eq!(size(640, 427), [224, 335]);
     assert_eq!(size(427, 640), [335, 224]);
     assert_eq!(size(100, 100), [224, 224]);
+}
+
+#[test]
+fn the_bundled_models_see_bytes_from_minus_one_to_one() {
+    let table = Preprocessor::square(8).numbers.table(1);
+    for (byte, value) in table.into_iter().enumerate() {
+        assert_eq!(value, byte as f32 / 127.5 - 1.0, "{byte}");
+    }
+}
+
+#[test]
+fn a_picture_of_the_right_size_stays_as_it_is() {
+    let rgb = (0..3 * 8 * 8).map(|at| (at * 37 % 256) as u8).collect();
+    let picture = Picture { width: 8, height: 8, rgb };
+    assert_eq!(Preprocessor::square(8).see(&picture).picture, picture);
 }
