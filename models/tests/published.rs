@@ -29,7 +29,7 @@ on_flex_and_ndarray!(
     clip_with_both_encoders,
     a_text_encoder_of_clip_with_its_projection,
     the_text_encoder_out_of_a_whole_clip,
-    blip_encodes_and_predicts,
+    blips_of_both_sizes_encode_and_predict,
     blip_captions_greedily_and_by_beams,
 );
 
@@ -190,10 +190,15 @@ fn the_text_encoder_out_of_a_whole_clip<B: Backend>() {
     assert_eq!(states(&whole.text_model), states(&alone));
 }
 
-fn blip_encodes_and_predicts<B: Backend>() {
-    let (_, model) =
-        blip::load_captioner::<B>(&checkpoint("blip"), F32, &Default::default()).unwrap();
-    let reference = Fixture::of_checkpoint("blip");
+fn blips_of_both_sizes_encode_and_predict<B: Backend>() {
+    for name in ["blip", "blip-large"] {
+        let folder = checkpoint(name);
+        let (_, model) = blip::load_captioner::<B>(&folder, F32, &Default::default()).unwrap();
+        blip_layers(&Fixture::of_checkpoint(name), &model);
+    }
+}
+
+fn blip_layers<B: Backend>(reference: &Fixture, model: &mi2rage_models::captioner::Captioner<B>) {
     let vision = &model.vision_model;
     let mut hidden = vision.embeddings.forward(reference.floats("pixels"));
     reference.assert_output("vision.hidden.0", hidden.clone());

@@ -7,6 +7,8 @@ use burn::backend::{Flex, NdArray};
 use burn::tensor::{Tensor, backend::Backend};
 use mi2rage_models::blocks::Stride;
 use mi2rage_models::diffusion::{Guidance, sample, sample_from};
+use mi2rage_models::kernels::linear;
+use mi2rage_models::layers::attention_bias;
 use mi2rage_models::published::{
     Architecture, Precision, PublishedScheduler, clip, inspect, stable_diffusion,
 };
@@ -24,7 +26,7 @@ macro_rules! on_flex_and_ndarray {
 on_flex_and_ndarray!(
     the_text_encoders_of_both_generations,
     the_unets_of_both_generations,
-    the_autoencoder_under_its_old_names,
+    the_autoencoders_of_both_generations,
     a_picture_from_a_prompt_and_from_another_picture,
 );
 
@@ -43,8 +45,17 @@ fn the_text_encoders_of_both_generations<B: Backend>() {
         let folder = checkpoint(name).join("text_encoder");
         let (_, model) = clip::load_text::<B>(&folder, F32, &Default::default()).unwrap();
         let reference = Fixture::of_checkpoint(name);
-        for (ids, states) in [("prompt_ids", "text.last"), ("negative_ids", "text.last_negative")] {
-            reference.assert_output(states, model.forward(reference.ids(ids), None));
+        for (ids, part) in [("prompt_ids", "text"), ("negative_ids", "text.negative")] {
+            let ids = reference.ids(ids);
+            let [_, n] = Tensor::dims(&ids);
+            let bias = attention_bias::<B>(None, true, [n, n], &Default::default());
+            let mut hidden = model.embeddings.forward(Tensor::clone(&ids));
+            reference.assert_output(&format!("{part}.hidden.0"), hidden.clone());
+            for (i, layer) in model.encoder.layers.iter().enumerate() {
+                hidden = layer.forward(hidden, bias.clone());
+                reference.assert_output(&format!("{part}.hidden.{}", i + 1), hidden.clone());
+            }
+            reference.assert_output(&format!("{part}.last"), model.forward(ids, None));
         }
     }
 }
@@ -57,35 +68,53 @@ fn the_unets_of_both_generations<B: Backend>() {
         let reference = Fixture::of_checkpoint(name);
         let (sample, timesteps) = (reference.floats("sample"), reference.floats("timesteps"));
         let states = reference.floats("states");
-        if name == "sd1" {
-            let time = unet.embed_time(Tensor::clone(&timesteps));
-            let conditions = Conditions { time: &time, context: &states, bias: None };
-            let mut hidden = unet.conv_in.forward(last(Tensor::clone(&sample)), Stride::One);
-            reference.assert_output("unet.conv_in", first(hidden.clone()));
-            let mut skips = vec![hidden.clone()];
-            for (i, block) in unet.down_blocks.iter().enumerate() {
-                hidden = block.forward(hidden, &conditions, &mut skips);
-                reference.assert_output(&format!("unet.down.{i}"), first(hidden.clone()));
-            }
-            hidden = unet.mid_block.forward(hidden, &conditions);
-            reference.assert_output("unet.mid", first(hidden.clone()));
-            for (i, block) in unet.up_blocks.iter().enumerate() {
-                hidden = block.forward(hidden, &conditions, &mut skips);
-                reference.assert_output(&format!("unet.up.{i}"), first(hidden.clone()));
-            }
+        let time = unet.embed_time(Tensor::clone(&timesteps));
+        let conditions = Conditions { time: &time, context: &states, bias: None };
+        let mut hidden = unet.conv_in.forward(last(Tensor::clone(&sample)), Stride::One);
+        reference.assert_output("unet.conv_in", first(hidden.clone()));
+        let mut skips = vec![hidden.clone()];
+        for (i, block) in unet.down_blocks.iter().enumerate() {
+            hidden = block.forward(hidden, &conditions, &mut skips);
+            reference.assert_output(&format!("unet.down.{i}"), first(hidden.clone()));
+        }
+        hidden = unet.mid_block.forward(hidden, &conditions);
+        reference.assert_output("unet.mid", first(hidden.clone()));
+        for (i, block) in unet.up_blocks.iter().enumerate() {
+            hidden = block.forward(hidden, &conditions, &mut skips);
+            reference.assert_output(&format!("unet.up.{i}"), first(hidden.clone()));
         }
         let predicted = unet.forward(sample, timesteps, states, None);
         reference.assert_output("unet.sample", predicted);
     }
 }
 
-fn the_autoencoder_under_its_old_names<B: Backend>() {
-    let folder = checkpoint("sd1").join("vae");
-    let (_, model) =
-        stable_diffusion::load_autoencoder::<B>(&folder, F32, &Default::default()).unwrap();
-    let reference = Fixture::of_checkpoint("sd1");
-    reference.assert_output("vae.mean", model.encode(reference.floats("vae_pictures")).mean);
-    reference.assert_output("vae.sample", model.decode(reference.floats("vae_latents")));
+fn the_autoencoders_of_both_generations<B: Backend>() {
+    for name in ["sd1", "sd2"] {
+        let folder = checkpoint(name).join("vae");
+        let (_, model) =
+            stable_diffusion::load_autoencoder::<B>(&folder, F32, &Default::default()).unwrap();
+        let reference = Fixture::of_checkpoint(name);
+        let (pictures, latents) =
+            (reference.floats("vae_pictures"), reference.floats("vae_latents"));
+        let (encoder, decoder) = (&model.encoder, &model.decoder);
+        let mut hidden = encoder.conv_in.forward(last(Tensor::clone(&pictures)), Stride::One);
+        for (i, block) in encoder.down_blocks.iter().enumerate() {
+            hidden = block.forward(hidden);
+            reference.assert_output(&format!("vae.encoder.down.{i}"), first(hidden.clone()));
+        }
+        reference.assert_output("vae.encoder.mid", first(encoder.mid_block.forward(hidden)));
+        reference.assert_output("vae.encoder.sample", model.encode(pictures).mean);
+
+        let quantised =
+            linear(model.post_quant_conv.as_ref().unwrap(), last(Tensor::clone(&latents)));
+        hidden = decoder.mid_block.forward(decoder.conv_in.forward(quantised, Stride::One));
+        reference.assert_output("vae.decoder.mid", first(hidden.clone()));
+        for (i, block) in decoder.up_blocks.iter().enumerate() {
+            hidden = block.forward(hidden);
+            reference.assert_output(&format!("vae.decoder.up.{i}"), first(hidden.clone()));
+        }
+        reference.assert_output("vae.decoder.sample", model.decode(latents));
+    }
 }
 
 /// All parts at work: diffusers' text to image and image to image, from given noise.

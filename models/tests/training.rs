@@ -100,7 +100,7 @@ fn assert_steps<M: AutodiffModule<B>>(
         let loss = loss(&model);
         let value: f64 = f64::from(loss.clone().into_scalar());
         let gap = (value - expected).abs();
-        let tolerance = STEPS * reference.tolerance() * expected.max(1.0);
+        let tolerance = STEPS * reference.tolerance("") * expected.max(1.0);
         assert!(gap <= tolerance, "step {step}: {value}, expected {expected} within {tolerance:e}");
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         model = optimiser.step(1e-2, model, gradients);
@@ -124,6 +124,6 @@ fn assert_gradients<M: AutodiffModule<B>>(
     let archive = Archive::open(&fixture_path(&format!("training/{name}"))).unwrap();
     let plan = Plan::new(model, &archive, &names).unwrap();
     let expected = plan.fill(model.clone(), &archive, F32, &Default::default()).unwrap();
-    let tolerance = GRADIENTS * reference.tolerance();
+    let tolerance = GRADIENTS * reference.tolerance("");
     support::assert_close(&actual, &parameters(&expected, None), tolerance as f32);
 }

@@ -1,6 +1,6 @@
-"""A tiny folder as Salesforce/blip-image-captioning-base, for checkpoints.py.
+"""Tiny folders as Salesforce/blip-image-captioning-base and -large, for checkpoints.py.
 
-Besides the outputs of every layer there are captions, as transformers' `generate` finds them: the
+Besides the outputs of every layer there are captions of the former, as transformers' `generate` finds them: the
 prompt, what follows it to a length of 10, and -1 after the end.
 """
 
@@ -18,6 +18,7 @@ from published import (
     pixels,
     positions,
     rewrite,
+    rounded,
     spread,
     write_json,
     write_outputs,
@@ -64,7 +65,29 @@ def captions(model, pictures, prompt, end, **options):
     return chosen
 
 
+def run(model, inputs):
+    vision = model.vision_model(inputs["pixels"], output_hidden_states=True)
+    text = model.text_decoder(
+        inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        encoder_hidden_states=vision.last_hidden_state,
+        output_hidden_states=True,
+    )
+    large = model.vision_model(inputs["pixels_large"], interpolate_pos_encoding=True)
+    states = hidden_states(vision, "vision.") | hidden_states(text, "text.")
+    return states | {
+        "vision.last": vision.last_hidden_state,
+        "text.logits": text.logits,
+        "vision.last_large": large.last_hidden_state,
+    }
+
+
 def write():
+    small()
+    large()
+
+
+def small():
     path = folder("blip")
     pieces = vocabularies.lower_case_pieces(vocabularies.CAPTION, ["[DEC]", "[ENC]"])
     start, end = len(pieces) - 2, 3
@@ -180,22 +203,6 @@ def write():
     inputs["input_ids"][:, 0] = start
     inputs |= pixels(119, pixels=(2, 3, 16, 16), pixels_large=(1, 3, 24, 24))
 
-    def run(model, inputs):
-        vision = model.vision_model(inputs["pixels"], output_hidden_states=True)
-        text = model.text_decoder(
-            inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            encoder_hidden_states=vision.last_hidden_state,
-            output_hidden_states=True,
-        )
-        large = model.vision_model(inputs["pixels_large"], interpolate_pos_encoding=True)
-        states = hidden_states(vision, "vision.") | hidden_states(text, "text.")
-        return states | {
-            "vision.last": vision.last_hidden_state,
-            "text.logits": text.logits,
-            "vision.last_large": large.last_hidden_state,
-        }
-
     model.double()
     images = inputs["pixels"].double()
     beams = dict(num_beams=3, length_penalty=1.0)
@@ -214,3 +221,43 @@ def write():
     assert len({word for row in found for word in row}) >= 12, "choose weights with more words"
     assert any(ended[:2]) and any(ended[2:4]) and not all(ended), "choose weights that end some"
     write_outputs(path, model, inputs, run, chosen)
+
+
+def large():
+    """As Salesforce/blip-image-captioning-large: pictures seen by a wider and deeper encoder than the
+    sentences; as save_pretrained writes it today, in bfloat16."""
+    path = folder("blip-large")
+    text = dict(
+        vocab_size=40,
+        hidden_size=8,
+        encoder_hidden_size=24,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=12,
+        bos_token_id=38,
+        sep_token_id=3,
+    )
+    vision = dict(
+        hidden_size=24,
+        intermediate_size=20,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=24,
+        patch_size=8,
+        hidden_act="gelu",
+        layer_norm_eps=1e-6,
+    )
+    config = BlipConfig(text_config=text, vision_config=vision)
+    model = spread(BlipForConditionalGeneration(config), 1791)
+    model = rounded(model, torch.bfloat16)
+    model.bfloat16().save_pretrained(path)
+    (path / "generation_config.json").unlink(missing_ok=True)
+    model.float()
+    generator = torch.Generator().manual_seed(120)
+    inputs = dict(
+        input_ids=torch.randint(4, 40, (2, 6), generator=generator),
+        attention_mask=torch.tensor([[1] * 6, [1] * 4 + [0] * 2]),
+    )
+    inputs |= pixels(121, pixels=(2, 3, 24, 24), pixels_large=(1, 3, 32, 32))
+    write_outputs(path, model, inputs, run)

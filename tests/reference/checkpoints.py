@@ -16,7 +16,7 @@ vit-classifier       as google/vit-base-patch16-224
 vit-bare             as save_pretrained writes it, in bfloat16
 clip                 as openai/clip-vit-base-patch32
 clip-text-projection as save_pretrained writes it
-blip                 blip.py
+blip, blip-large     blip.py
 sd1, sd2             pipelines.py
 tokenizers, preprocess  vocabularies.py
 """

@@ -143,7 +143,8 @@ def both(model, inputs, run):
 
 
 def write_reference(path, inputs, outputs, gap, prefix="out."):
-    """Inputs, expected outputs and the gap, in a file of their own."""
+    """Inputs, expected outputs and the gap, in a file of their own; or the gaps of their parts, which
+    the outputs' names begin with."""
 
     def stored(value):
         return (value.float() if value.is_floating_point() else value.long()).contiguous().clone()
@@ -151,7 +152,9 @@ def write_reference(path, inputs, outputs, gap, prefix="out."):
     tensors = {"in." + key: stored(value) for key, value in inputs.items()}
     tensors |= {prefix + key: stored(value) for key, value in outputs.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, {"gap": f"{gap:.3e}" if gap else "0"})
+    gaps = gap if isinstance(gap, dict) else {"": gap}
+    shown = {part: f"{gap:.3e}" if gap else "0" for part, gap in sorted(gaps.items())}
+    save_file(tensors, path, {f"gap.{part}".rstrip("."): gap for part, gap in shown.items()})
 
 
 def write_outputs(path, model, inputs, run, extra=None):
