@@ -82,6 +82,16 @@ def build_blip(path, **vision):
     width = BlipConfig(vision_config=vision).vision_config.hidden_size
     config = BlipConfig(text_config=text | {"encoder_hidden_size": width}, vision_config=vision)
     model = spread(BlipForConditionalGeneration(config), 4)
+    with torch.no_grad():
+        # Or else twelve random layers say the same of every word, and captions are one word again and
+        # again: words and their places must outweigh what attention adds to them.
+        bert = model.text_decoder.bert
+        model.text_decoder.cls.predictions.bias.zero_()
+        bert.embeddings.position_embeddings.weight.mul_(4)
+        for layer in bert.encoder.layer:
+            for part in [layer.attention.output, layer.crossattention.output, layer.output]:
+                part.dense.weight.mul_(0.25)
+                part.dense.bias.mul_(0.25)
     model.half().save_pretrained(path)
     write_word_pieces(path, 30524, ["[DEC]", "[ENC]"])
     processor = dict(
