@@ -6,6 +6,7 @@
 
 use image::RgbImage;
 use image::imageops::{FilterType, resize};
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::forms::{CATALOGUE, cue_of};
@@ -38,8 +39,8 @@ const CLEAR: f32 = 0.5;
 const MARGIN: f32 = 0.2;
 /// Pictures are looked at in this size and in half of it.
 const SIDE: usize = 32;
-/// How many pixels beyond the border a form's square may reach.
-const PADDING: usize = 8;
+/// How many pixels beyond the border a form's square may reach, and what fills its rows up to whole vectors.
+const PADDING: usize = 16;
 /// Sizes that are tried, from the smallest to the largest.
 const STEPS: usize = 7;
 /// How far from the centre a form is looked for, in pixels of the half-sized picture.
@@ -62,29 +63,42 @@ pub struct Detector {
 /// The areas of a form's inks.
 #[derive(Debug)]
 struct Template {
-    /// Pixels along each side, a multiple of [`LANES`].
-    side: usize,
+    /// Pixels along a row, whole vectors.
+    width: usize,
     /// The side's part to the left of and above the centre.
     before: usize,
     main: Vec<f32>,
     second: Vec<f32>,
-    /// Per row, the sums of `area * main`, `area * second` and `area * area`, with `area = main + second`.
+    /// Their sum.
+    area: Vec<f32>,
+    /// Per row, the sums of `area * main`, `area * second` and `area * area`.
     rows: Vec<[f32; 3]>,
     /// The sums of `main * main`, `main * second`, `second * second`.
     gram: [f32; 3],
 }
 
-const LANES: usize = 4;
+/// The numbers of this machine's widest vectors.
+struct Lanes;
+
+impl WithSimd for Lanes {
+    type Output = usize;
+
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES
+    }
+}
 
 impl Template {
-    /// Form `form`, its half side `half` pixels, its centre `offset` right of and below a pixel corner.
-    fn new(form: usize, half: f32, offset: [f32; 2]) -> Self {
+    /// Form `form`, its half side `half` pixels, its centre `offset` right of and below a pixel corner; rows
+    /// of vectors of `lanes`.
+    fn new(form: usize, half: f32, offset: [f32; 2], lanes: usize) -> Self {
         let before = half.ceil() as usize + 1;
-        let side = (2 * before + 1).next_multiple_of(LANES);
+        let height = 2 * before + 1;
+        let width = height.next_multiple_of(lanes);
         let step = 1.0 / half;
         let (mut main, mut second) = (Vec::new(), Vec::new());
-        for row in 0..side {
-            for column in 0..side {
+        for row in 0..height {
+            for column in 0..width {
                 let at = |index: usize, offset: f32| (index as f32 - before as f32 - offset) * step;
                 let soft = (SOFTNESS - 1.0) / 2.0 * step;
                 let [m, s] = CATALOGUE[form].coverage(
@@ -97,18 +111,20 @@ impl Template {
             }
         }
         let mut gram = [0.0; 3];
-        let mut rows = vec![[0.0; 3]; side];
-        for (index, (m, s)) in main.iter().zip(&second).enumerate() {
-            let area = m + s;
+        for (m, s) in main.iter().zip(&second) {
             for (sum, term) in gram.iter_mut().zip([m * m, m * s, s * s]) {
                 *sum += term;
             }
-            for (sum, term) in rows[index / side].iter_mut().zip([area * m, area * s, area * area])
-            {
+        }
+        let area: Vec<f32> = main.iter().zip(&second).map(|(m, s)| m + s).collect();
+        let mut rows = vec![[0.0; 3]; height];
+        for (index, area) in area.iter().enumerate() {
+            let terms = [area * main[index], area * second[index], area * area];
+            for (sum, term) in rows[index / width].iter_mut().zip(terms) {
                 *sum += term;
             }
         }
-        Self { side, before, main, second, rows, gram }
+        Self { width, before, main, second, area, rows, gram }
     }
 }
 
@@ -116,10 +132,11 @@ impl Template {
 struct Field {
     /// Pixels along a row, padding included.
     stride: usize,
-    /// Per channel: the pixel less its row's background; 0 in the padding.
-    difference: [Vec<f32>; 3],
-    /// Per channel and row.
-    background: [Vec<f32>; 3],
+    /// Per channel: the pixel less its row's background; then, summed over the channels, the background
+    /// times that. 0 in the padding.
+    planes: [Vec<f32>; 4],
+    /// Per row, each channel's background and the sum of their squares.
+    background: Vec<[f32; 4]>,
     /// The sum of the squared differences.
     energy: f32,
 }
@@ -129,8 +146,8 @@ impl Field {
     fn new(rgb: &[[f32; 3]], side: usize) -> Self {
         let stride = side + 2 * PADDING;
         let border = side / 8;
-        let mut difference = [(); 3].map(|()| vec![0.0; stride * stride]);
-        let mut background = [(); 3].map(|()| vec![0.0; stride]);
+        let mut planes = [(); 4].map(|()| vec![0.0; stride * stride]);
+        let mut background = vec![[0.0; 4]; stride];
         let mut energy = 0.0;
         for channel in 0..3 {
             for row in 0..stride {
@@ -142,62 +159,73 @@ impl Field {
                     .collect();
                 edge.sort_by(f32::total_cmp);
                 let back = (edge[border - 1] + edge[border]) / 2.0;
-                background[channel][row] = back;
+                background[row][channel] = back;
+                background[row][3] += back * back;
                 if row == inside + PADDING {
                     for (column, pixel) in pixels.iter().enumerate() {
-                        let value = pixel[channel] - back;
-                        difference[channel][row * stride + PADDING + column] = value;
+                        let (at, value) = (row * stride + PADDING + column, pixel[channel] - back);
+                        planes[channel][at] = value;
+                        planes[3][at] += back * value;
                         energy += value * value;
                     }
                 }
             }
         }
-        Self { stride, difference, background, energy }
+        Self { stride, planes, background, energy }
     }
 
     /// How much of the picture's energy `template` explains with its centre at the pixel corner `centre`.
-    fn explained(&self, template: &Template, centre: [usize; 2]) -> f32 {
+    #[inline(always)]
+    fn explained<S: Simd>(&self, simd: S, template: &Template, centre: [usize; 2]) -> f32 {
         let [left, top] = centre.map(|at| at + PADDING - template.before);
+        let (width, none) = (template.width, simd.splat_f32s(0.0));
+        // Sums of products with the inks of each channel, and with their area of the last plane.
+        let (mut with_main, mut with_second, mut with_area) = ([none; 3], [none; 3], none);
+        let (mut tm, mut ts, mut squares) = ([0.0; 3], [0.0; 3], 0.0);
+        for (row, &[am, as_, aa]) in template.rows.iter().enumerate() {
+            let from = (top + row) * self.stride + left;
+            let ink = row * width..(row + 1) * width;
+            let (main, _) = S::as_simd_f32s(&template.main[ink.clone()]);
+            let (second, _) = S::as_simd_f32s(&template.second[ink.clone()]);
+            let (area, _) = S::as_simd_f32s(&template.area[ink]);
+            for channel in 0..3 {
+                let (pixels, _) = S::as_simd_f32s(&self.planes[channel][from..from + width]);
+                for (&pixels, (&main, &second)) in pixels.iter().zip(main.iter().zip(second)) {
+                    with_main[channel] = simd.mul_add_e_f32s(pixels, main, with_main[channel]);
+                    with_second[channel] =
+                        simd.mul_add_e_f32s(pixels, second, with_second[channel]);
+                }
+            }
+            let (pixels, _) = S::as_simd_f32s(&self.planes[3][from..from + width]);
+            for (&pixels, &area) in pixels.iter().zip(area) {
+                with_area = simd.mul_add_e_f32s(pixels, area, with_area);
+            }
+            let back = self.background[top + row];
+            for channel in 0..3 {
+                tm[channel] += back[channel] * am;
+                ts[channel] += back[channel] * as_;
+            }
+            squares += back[3] * aa;
+        }
+        squares += 2.0 * simd.reduce_sum_f32s(with_area);
         let [mm, ms, ss] = template.gram;
         let determinant = mm * ss - ms * ms;
-        let mut change = 0.0;
+        let mut fitted = 0.0;
         for channel in 0..3 {
-            let (mut tm, mut ts, mut squares) = (0.0, 0.0, 0.0);
-            for row in 0..template.side {
-                let from = (top + row) * self.stride + left;
-                let pixels = &self.difference[channel][from..from + template.side];
-                let area = row * template.side..(row + 1) * template.side;
-                let dm = dot(pixels, &template.main[area.clone()]);
-                let ds = dot(pixels, &template.second[area]);
-                let back = self.background[channel][top + row];
-                let [am, as_, aa] = template.rows[row];
-                tm += dm + back * am;
-                ts += ds + back * as_;
-                squares += back * (2.0 * (dm + ds) + back * aa);
-            }
-            let fitted = if ss < 0.5 {
+            let tm = tm[channel] + simd.reduce_sum_f32s(with_main[channel]);
+            let ts = ts[channel] + simd.reduce_sum_f32s(with_second[channel]);
+            fitted += if ss < 0.5 {
                 tm * tm / mm
             } else {
                 (ss * tm * tm - 2.0 * ms * tm * ts + mm * ts * ts) / determinant
             };
-            change += fitted - squares;
         }
-        change / self.energy.max(ENERGY_FLOOR)
+        (fitted - squares) / self.energy.max(ENERGY_FLOOR)
     }
 }
 
 /// A picture with less energy than this (a pixel or two of faint colour) is empty.
 const ENERGY_FLOOR: f32 = 1.0;
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0; LANES];
-    for (a, b) in a.chunks_exact(LANES).zip(b.chunks_exact(LANES)) {
-        for lane in 0..LANES {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    sums.iter().sum()
-}
 
 impl Default for Detector {
     fn default() -> Self {
@@ -212,15 +240,16 @@ impl Detector {
             let share = step as f32 / (STEPS - 1) as f32;
             (SCALES[0] + (SCALES[1] - SCALES[0]) * share) * HALF_SIDE * side as f32
         };
+        let lanes = Arch::new().dispatch(Lanes);
         let forms = 0..CATALOGUE.len();
         let (coarse, fine) = forms
             .into_par_iter()
             .map(|form| {
                 (0..STEPS)
                     .map(|step| {
-                        let coarse = Template::new(form, half(step, SIDE / 2), [0.0; 2]);
+                        let coarse = Template::new(form, half(step, SIDE / 2), [0.0; 2], lanes);
                         let fine = [[0.0, 0.0], [0.5, 0.0], [0.0, 0.5], [0.5, 0.5]]
-                            .map(|offset| Template::new(form, half(step, SIDE), offset));
+                            .map(|offset| Template::new(form, half(step, SIDE), offset, lanes));
                         (coarse, fine)
                     })
                     .unzip()
@@ -231,6 +260,11 @@ impl Detector {
 
     /// What `picture` shows. Pictures of another size than 32 pixels a side are resized.
     pub fn detect(&self, picture: &Picture) -> Detection {
+        Arch::new().dispatch(Search { detector: self, picture })
+    }
+
+    #[inline(always)]
+    fn search<S: Simd>(&self, simd: S, picture: &Picture) -> Detection {
         let rgb = pixels(picture);
         let small: Vec<[f32; 3]> = (0..SIDE * SIDE / 4)
             .map(|index| {
@@ -246,18 +280,17 @@ impl Detector {
             })
             .collect();
         let (field, small) = (Field::new(&rgb, SIDE), Field::new(&small, SIDE / 2));
-        let mut rough: Vec<(f32, usize, Place)> = (0..CATALOGUE.len())
-            .map(|form| {
-                let (score, place) = self.search_coarse(&small, form);
-                (score, form, place)
-            })
-            .collect();
+        // Loops: a closure that another function calls would not be compiled for wide vectors.
+        let mut rough: Vec<(f32, usize, Place)> = Vec::with_capacity(CATALOGUE.len());
+        for form in 0..CATALOGUE.len() {
+            let (score, place) = self.search_coarse(simd, &small, form);
+            rough.push((score, form, place));
+        }
         rough.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let mut finalists: Vec<(f32, usize)> = rough
-            .iter()
-            .take(FINALISTS)
-            .map(|&(_, form, place)| (self.search_fine(&field, form, place), form))
-            .collect();
+        let mut finalists: Vec<(f32, usize)> = Vec::with_capacity(FINALISTS);
+        for &(_, form, place) in rough.iter().take(FINALISTS) {
+            finalists.push((self.search_fine(simd, &field, form, place), form));
+        }
         finalists.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let (score, form) = finalists[0];
         // Where no other meaning came this far, nothing is explained by one.
@@ -275,13 +308,14 @@ impl Detector {
     }
 
     /// The best place of a form in the half-sized picture.
-    fn search_coarse(&self, field: &Field, form: usize) -> (f32, Place) {
+    #[inline(always)]
+    fn search_coarse<S: Simd>(&self, simd: S, field: &Field, form: usize) -> (f32, Place) {
         let mut best = (f32::NEG_INFINITY, Place::default());
         for step in (1..STEPS).step_by(2) {
             for dy in -REACH..=REACH {
                 for dx in -REACH..=REACH {
                     let centre = [dx, dy].map(|by| (SIDE / 4).saturating_add_signed(by));
-                    let explained = field.explained(&self.coarse[form][step], centre);
+                    let explained = field.explained(simd, &self.coarse[form][step], centre);
                     if explained > best.0 {
                         best = (explained, Place { step, centre });
                     }
@@ -292,19 +326,35 @@ impl Detector {
     }
 
     /// The best fit of a form near `place`.
-    fn search_fine(&self, field: &Field, form: usize, place: Place) -> f32 {
+    #[inline(always)]
+    fn search_fine<S: Simd>(&self, simd: S, field: &Field, form: usize, place: Place) -> f32 {
         let mut best = f32::NEG_INFINITY;
         for step in place.step - 1..=place.step + 1 {
             for template in &self.fine[form][step] {
                 for dy in 0..3 {
                     for dx in 0..3 {
                         let centre = [2 * place.centre[0] + dx - 1, 2 * place.centre[1] + dy - 1];
-                        best = best.max(field.explained(template, centre));
+                        best = best.max(field.explained(simd, template, centre));
                     }
                 }
             }
         }
         best
+    }
+}
+
+/// The search in the widest vectors that the machine has.
+struct Search<'a> {
+    detector: &'a Detector,
+    picture: &'a Picture,
+}
+
+impl WithSimd for Search<'_> {
+    type Output = Detection;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Detection {
+        self.detector.search(simd, self.picture)
     }
 }
 
