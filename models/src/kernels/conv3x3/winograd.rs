@@ -5,9 +5,15 @@
 //! 16 places of a tile the channels are a matrix product; its results are transformed back. All
 //! factors are 0, 1 and 1/2, so that the rounding is hardly more than the direct form's.
 
+mod tiles;
+
 use std::ops::Range;
 
+use pulp::Arch;
+
+use self::tiles::{Grid, Transform, TransformBack};
 use super::sizes::Sizes;
+use crate::kernels::parts::{pieces, write_parts};
 use crate::kernels::product::{self, Packed, Start};
 use crate::kernels::vector::widest;
 
@@ -115,11 +121,25 @@ pub(super) fn convolve_all<'a>(
     factor: &Packed,
     bias: impl Fn(usize) -> &'a [f32] + Sync,
 ) -> Vec<f32> {
+    let [down, across] = [sizes.out_h, sizes.out_w].map(|pixels| pixels.div_ceil(2));
+    let (sample_in, sample_out) = (sizes.sample_in(), sizes.sample_out());
+    let count = samples.len() / sample_in;
+    // Several small samples at a time, where threads enough get some: each reads the whole weight.
+    let whole = (TILES / (down * across)).min(count.div_ceil(rayon::current_num_threads()));
+    if whole > 1 {
+        let pieces = pieces(count * sample_out, whole * sample_out);
+        return write_parts(pieces, Room::default, |room, index, output| {
+            let (first, count) = (index * whole, output.len() / sample_out);
+            let samples = &samples[first * sample_in..][..count * sample_in];
+            let bias = |sample| bias(first + sample);
+            convolve(sizes, samples, 0..sizes.out_h, factor, bias, output, room);
+        });
+    }
     // Lines of tiles, two of pixels each.
-    let lines = 2 * (TILES / sizes.out_w.div_ceil(2)).clamp(1, sizes.out_h.div_ceil(2));
+    let lines = 2 * (TILES / across).clamp(1, down);
     sizes.write_lines(samples, lines, Room::default, |room, index, lines, output| {
-        let sample = &samples[index * sizes.sample_in()..][..sizes.sample_in()];
-        convolve(sizes, sample, lines, factor, bias(index), output, room);
+        let sample = &samples[index * sample_in..][..sample_in];
+        convolve(sizes, sample, lines, factor, |_| bias(index), output, room);
     })
 }
 
@@ -127,51 +147,51 @@ pub(super) fn convolve_all<'a>(
 #[derive(Default)]
 struct Room {
     padded: Vec<f32>,
-    /// `[16, tiles, in]`.
+    /// `[16, stride]`: `[tiles, in]` of each place.
     inputs: Vec<f32>,
-    /// `[16, tiles, out]`.
+    /// `[16, stride]`: `[tiles, out]` of each place.
     outputs: Vec<f32>,
 }
 
-/// Writes lines of a sample's output, from an even one on.
-fn convolve(
+/// From one place's numbers to the next one's, in numbers: places of one tile that lie a multiple of
+/// 4 KiB apart would push each other out of the first-level cache.
+fn stride(numbers: usize) -> usize {
+    numbers.next_multiple_of(1024) + 64
+}
+
+/// Writes lines of samples' outputs, from an even one on; `bias` gives each sample's.
+fn convolve<'a>(
     sizes: &Sizes,
-    sample: &[f32],
+    samples: &[f32],
     lines: Range<usize>,
     factor: &Packed,
-    bias: &[f32],
+    bias: impl Fn(usize) -> &'a [f32],
     output: &mut [f32],
     room: &mut Room,
 ) {
     let (channels_in, channels_out) = (sizes.channels_in, sizes.channels_out);
     let [down, across] = [lines.len(), sizes.out_w].map(|pixels| pixels.div_ceil(2));
-    let tiles = down * across;
+    let per_sample = down * across;
+    let tiles = samples.len() / sizes.sample_in() * per_sample;
     let Room { padded, inputs, outputs } = room;
+    let grid = |channels| Grid { down, across, channels, stride: stride(tiles * channels) };
+    let (grid_in, grid_out) = (grid(channels_in), grid(channels_out));
 
     // Zeros on the right and below up to whole tiles.
     let padded_line = (2 * across + 2) * channels_in;
     padded.resize((2 * down + 2) * padded_line, 0.0);
-    sizes.pad(sample, lines.start, padded_line, padded);
-
-    inputs.resize(PLACES * tiles * channels_in, 0.0);
-    for tile in 0..tiles {
-        let (y, x) = (2 * (tile / across), 2 * (tile % across));
-        let rows: [&[f32]; 4] = std::array::from_fn(|i| {
-            &padded[(y + i) * padded_line + x * channels_in..][..4 * channels_in]
-        });
-        let mut places = inputs.chunks_exact_mut(tiles * channels_in);
-        let places: [&mut [f32]; PLACES] = std::array::from_fn(|_| {
-            let place = places.next().expect("the room holds 16 places");
-            &mut place[tile * channels_in..][..channels_in]
-        });
-        widest(|| transform_input(rows, places));
+    inputs.resize(PLACES * grid_in.stride, 0.0);
+    for (index, sample) in samples.chunks_exact(sizes.sample_in()).enumerate() {
+        sizes.pad(sample, lines.start, padded_line, padded);
+        let places = &mut inputs[index * per_sample * channels_in..];
+        Arch::new().dispatch(Transform { grid: grid_in, padded, places });
     }
 
-    outputs.resize(PLACES * tiles * channels_out, 0.0);
+    outputs.resize(PLACES * grid_out.stride, 0.0);
     let mut rows = Vec::with_capacity(tiles);
     for place in 0..PLACES {
-        let output = &mut outputs[place * tiles * channels_out..][..tiles * channels_out];
-        let input = &inputs[place * tiles * channels_in..][..tiles * channels_in];
+        let output = &mut outputs[place * grid_out.stride..][..tiles * channels_out];
+        let input = &inputs[place * grid_in.stride..][..tiles * channels_in];
         for depth in product::blocks(channels_in) {
             let start = if depth.start == 0 { Start::Zero } else { Start::Output };
             rows.clear();
@@ -182,83 +202,10 @@ fn convolve(
         }
     }
 
-    let mut square = vec![0.0; 4 * channels_out];
-    for tile in 0..tiles {
-        let (y, x) = (2 * (tile / across), 2 * (tile % across));
-        let places: [&[f32]; PLACES] = std::array::from_fn(|place| {
-            &outputs[(place * tiles + tile) * channels_out..][..channels_out]
-        });
-        widest(|| transform_output(places, bias, &mut square));
-        let width = (sizes.out_w - x).min(2) * channels_out;
-        let pixels = square.chunks_exact(2 * channels_out);
-        for (y, pixels) in (y..lines.len()).zip(pixels) {
-            let first = (y * sizes.out_w + x) * channels_out;
-            output[first..first + width].copy_from_slice(&pixels[..width]);
-        }
+    let samples = output.chunks_exact_mut(lines.len() * sizes.out_w * channels_out);
+    for (index, output) in samples.enumerate() {
+        let (places, bias) = (&outputs[index * per_sample * channels_out..], bias(index));
+        let width = sizes.out_w;
+        Arch::new().dispatch(TransformBack { grid: grid_out, places, bias, output, width });
     }
-}
-
-/// `B^T d B` of each channel of a tile, whose `rows` hold four pixels each.
-#[inline(always)]
-fn transform_input(rows: [&[f32]; 4], places: [&mut [f32]; PLACES]) {
-    let channels = rows[0].len() / 4;
-    let pixel = |i: usize, j: usize| &rows[i][j * channels..][..channels];
-    let pixels: [&[f32]; PLACES] = std::array::from_fn(|place| pixel(place / 4, place % 4));
-    let places = places.map(|place| &mut place[..channels]);
-    for c in 0..channels {
-        let mut d = [0.0; PLACES];
-        for (d, pixel) in d.iter_mut().zip(&pixels) {
-            *d = pixel[c];
-        }
-        let mut t = [0.0; PLACES];
-        for j in 0..4 {
-            let column = turn([d[j], d[4 + j], d[8 + j], d[12 + j]]);
-            for i in 0..4 {
-                t[4 * i + j] = column[i];
-            }
-        }
-        for i in 0..4 {
-            let row = turn([t[4 * i], t[4 * i + 1], t[4 * i + 2], t[4 * i + 3]]);
-            for j in 0..4 {
-                places[4 * i + j][c] = row[j];
-            }
-        }
-    }
-}
-
-/// `B^T d`.
-#[inline(always)]
-fn turn([a, b, c, d]: [f32; 4]) -> [f32; 4] {
-    [a - c, b + c, c - b, b - d]
-}
-
-/// `A^T m A` of each channel of a tile, four pixels, added to the bias.
-#[inline(always)]
-fn transform_output(places: [&[f32]; PLACES], bias: &[f32], square: &mut [f32]) {
-    let channels = bias.len();
-    let places = places.map(|place| &place[..channels]);
-    let (above, below) = square.split_at_mut(2 * channels);
-    let ((p, q), (r, s)) = (above.split_at_mut(channels), below.split_at_mut(channels));
-    let (p, q, r, s) =
-        (&mut p[..channels], &mut q[..channels], &mut r[..channels], &mut s[..channels]);
-    for c in 0..channels {
-        let mut above = [0.0; 4];
-        let mut below = [0.0; 4];
-        for j in 0..4 {
-            let column = [places[j][c], places[4 + j][c], places[8 + j][c], places[12 + j][c]];
-            [above[j], below[j]] = turn_back(column);
-        }
-        let ([above_left, above_right], [below_left, below_right]) =
-            (turn_back(above), turn_back(below));
-        p[c] = above_left + bias[c];
-        q[c] = above_right + bias[c];
-        r[c] = below_left + bias[c];
-        s[c] = below_right + bias[c];
-    }
-}
-
-/// `A^T m`.
-#[inline(always)]
-fn turn_back([a, b, c, d]: [f32; 4]) -> [f32; 2] {
-    [a + b + c, b - c - d]
 }
