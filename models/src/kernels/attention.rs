@@ -161,21 +161,24 @@ impl Head<'_> {
         let bias_at = if self.bias.len() == self.m { 0 } else { queries.start * self.m };
         // One row of biases serves all rows of weights, or each has its own.
         let biases = self.bias[bias_at..].chunks_exact(self.m).cycle();
-        widest(|| {
-            for (row, bias) in weights.chunks_exact_mut(self.m).zip(biases) {
-                for (logit, bias) in row.iter_mut().zip(bias) {
-                    *logit = *logit * self.scale + bias;
+        widest(
+            #[inline(always)]
+            || {
+                for (row, bias) in weights.chunks_exact_mut(self.m).zip(biases) {
+                    for (logit, bias) in row.iter_mut().zip(bias) {
+                        *logit = *logit * self.scale + bias;
+                    }
+                    let largest = largest(row);
+                    for value in row.iter_mut() {
+                        *value = exp(*value - largest);
+                    }
+                    let inverse = 1.0 / sum(row);
+                    for value in row {
+                        *value *= inverse;
+                    }
                 }
-                let largest = largest(row);
-                for value in row.iter_mut() {
-                    *value = exp(*value - largest);
-                }
-                let inverse = 1.0 / sum(row);
-                for value in row {
-                    *value *= inverse;
-                }
-            }
-        });
+            },
+        );
     }
 
     /// Multiplies the weights of some queries, or their gradients, by dropout's factors.
@@ -242,18 +245,22 @@ impl Head<'_> {
     /// Turns the gradients of the attention weights, row by row, into those of the products of
     /// queries and keys. `products` is room for one row.
     fn logit_gradients(&self, slopes: &mut [f32], weights: &[f32], products: &mut [f32]) {
-        widest(|| {
-            let rows = slopes.chunks_exact_mut(self.m).zip(weights.chunks_exact(self.m));
-            for (slopes, weights) in rows {
-                for ((product, slope), weight) in products.iter_mut().zip(&*slopes).zip(weights) {
-                    *product = slope * weight;
+        widest(
+            #[inline(always)]
+            || {
+                let rows = slopes.chunks_exact_mut(self.m).zip(weights.chunks_exact(self.m));
+                for (slopes, weights) in rows {
+                    for ((product, slope), weight) in products.iter_mut().zip(&*slopes).zip(weights)
+                    {
+                        *product = slope * weight;
+                    }
+                    let mean = sum(products);
+                    for (slope, weight) in slopes.iter_mut().zip(weights) {
+                        *slope = (*slope - mean) * weight * self.scale;
+                    }
                 }
-                let mean = sum(products);
-                for (slope, weight) in slopes.iter_mut().zip(weights) {
-                    *slope = (*slope - mean) * weight * self.scale;
-                }
-            }
-        });
+            },
+        );
     }
 }
 

@@ -33,15 +33,18 @@ impl FlexOperation<1> for Geglu {
         let input = flex::values(input);
         let output = write_pieces(b * n * width, rows * width, |index, output| {
             let input = &input[index * rows * double..][..2 * output.len()];
-            widest(|| {
-                let rows = output.chunks_exact_mut(width).zip(input.chunks_exact(double));
-                for (output, input) in rows {
-                    let (values, gates) = input.split_at(width);
-                    for ((output, value), &gate) in output.iter_mut().zip(values).zip(gates) {
-                        *output = value * gate * normal(gate).0;
+            widest(
+                #[inline(always)]
+                || {
+                    let rows = output.chunks_exact_mut(width).zip(input.chunks_exact(double));
+                    for (output, input) in rows {
+                        let (values, gates) = input.split_at(width);
+                        for ((output, value), &gate) in output.iter_mut().zip(values).zip(gates) {
+                            *output = value * gate * normal(gate).0;
+                        }
                     }
-                }
-            });
+                },
+            );
         });
         flex::tensor(output, [b, n, width])
     }
@@ -59,23 +62,27 @@ impl FlexOperation<1> for Geglu {
         let output = write_pieces(b * n * double, rows * double, |index, output| {
             let input = &input[index * rows * double..][..output.len()];
             let gradient = &gradient[index * rows * width..][..output.len() / 2];
-            widest(|| {
-                let rows = output
-                    .chunks_exact_mut(double)
-                    .zip(input.chunks_exact(double))
-                    .zip(gradient.chunks_exact(width));
-                for ((output, input), gradient) in rows {
-                    let (to_values, to_gates) = output.split_at_mut(width);
-                    let (values, gates) = input.split_at(width);
-                    let outputs = to_values.iter_mut().zip(to_gates);
-                    let inputs = values.iter().zip(gates).zip(gradient);
-                    for ((to_value, to_gate), ((&value, &gate), &slope)) in outputs.zip(inputs) {
-                        let (phi, density) = normal(gate);
-                        *to_value = slope * gate * phi;
-                        *to_gate = slope * value * (phi + gate * density);
+            widest(
+                #[inline(always)]
+                || {
+                    let rows = output
+                        .chunks_exact_mut(double)
+                        .zip(input.chunks_exact(double))
+                        .zip(gradient.chunks_exact(width));
+                    for ((output, input), gradient) in rows {
+                        let (to_values, to_gates) = output.split_at_mut(width);
+                        let (values, gates) = input.split_at(width);
+                        let outputs = to_values.iter_mut().zip(to_gates);
+                        let inputs = values.iter().zip(gates).zip(gradient);
+                        for ((to_value, to_gate), ((&value, &gate), &slope)) in outputs.zip(inputs)
+                        {
+                            let (phi, density) = normal(gate);
+                            *to_value = slope * gate * phi;
+                            *to_gate = slope * value * (phi + gate * density);
+                        }
                     }
-                }
-            });
+                },
+            );
         });
         [Some(flex::tensor(output, [b, n, double]))]
     }

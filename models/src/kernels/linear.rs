@@ -207,13 +207,16 @@ const STRIPE: usize = 128;
 fn sum_of_rows(values: &[f32], columns: usize) -> Vec<f32> {
     let mut sums = vec![0.0; columns];
     sums.par_chunks_mut(STRIPE).enumerate().for_each(|(stripe, sums)| {
-        widest(|| {
-            for row in values.chunks_exact(columns) {
-                for (sum, value) in sums.iter_mut().zip(&row[stripe * STRIPE..]) {
-                    *sum += value;
+        widest(
+            #[inline(always)]
+            || {
+                for row in values.chunks_exact(columns) {
+                    for (sum, value) in sums.iter_mut().zip(&row[stripe * STRIPE..]) {
+                        *sum += value;
+                    }
                 }
-            }
-        });
+            },
+        );
     });
     sums
 }
