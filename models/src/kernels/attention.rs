@@ -191,8 +191,8 @@ impl Head<'_> {
         }
     }
 
-    /// Writes the output of all queries, `[n, width]`.
-    fn attend(&self, weights: &mut Vec<f32>, output: &mut [f32]) {
+    /// Writes the output of all queries, `[n, width]`, whose rows begin `stride` numbers apart.
+    fn attend(&self, weights: &mut Vec<f32>, output: &mut [f32], stride: usize) {
         let many = self.n > FEW_QUERIES;
         let key = many.then(|| Packed::new(self.key.transpose()));
         let value = many.then(|| Packed::new(self.value));
@@ -200,11 +200,14 @@ impl Head<'_> {
             weights.resize(queries.len() * self.m, 0.0);
             self.weights(queries.clone(), key.as_ref(), weights);
             self.drop(queries.clone(), weights);
-            let output = &mut output[queries.start * self.width..queries.end * self.width];
+            let output = &mut output[queries.start * stride..];
             let weights = Matrix::new(weights, queries.len(), self.m);
             match &value {
-                Some(value) => times(output, Start::Zero, weights, value),
-                None => matrix::multiply(output, self.width, false, 1.0, weights, self.value),
+                Some(value) => {
+                    let room = &mut Vec::new();
+                    product::multiply_rows(output, stride, Start::Zero, weights, value, room);
+                }
+                None => matrix::multiply(output, stride, false, 1.0, weights, self.value),
             }
         }
     }
@@ -266,13 +269,7 @@ impl Head<'_> {
 
 /// Writes `start + left * right`, the rows one after the other.
 fn times(output: &mut [f32], start: Start<'_>, left: Matrix<'_>, right: &Packed) {
-    let mut room = Vec::new();
-    for depth in product::blocks(right.depth()) {
-        let start = if depth.start == 0 { start } else { Start::Output };
-        let left = left.rows_of_block(depth.clone(), &mut room);
-        let columns = right.columns();
-        product::multiply(output, columns, start, &left, right, 0..columns, depth);
-    }
+    product::multiply_rows(output, right.columns(), start, left, right, &mut Vec::new());
 }
 
 /// `[b, heads, rows, width]` to `[b, rows, heads * width]`.
@@ -294,11 +291,21 @@ impl FlexOperation<4> for Attention {
     fn forward(&self, inputs: [&FlexTensor; 4]) -> FlexTensor {
         let dims = flex::dims::<3>(inputs[0]);
         let [b, n, c] = dims;
-        let output = write_parts(
-            pieces(b * n * c, n * c / self.heads),
-            Vec::new,
-            |weights, index, output| self.head(inputs, index).attend(weights, output),
-        );
+        let width = c / self.heads;
+        let threads = rayon::current_num_threads();
+        // Small samples as a whole, written where they belong, unless a thread would wait for another.
+        if n * c <= BLOCK && (b.is_multiple_of(threads) || b > 4 * threads) {
+            let output = write_parts(pieces(b * n * c, n * c), Vec::new, |room, sample, output| {
+                for head in 0..self.heads {
+                    let output = &mut output[head * width..];
+                    self.head(inputs, sample * self.heads + head).attend(room, output, c);
+                }
+            });
+            return flex::tensor(output, dims);
+        }
+        let output = write_parts(pieces(b * n * c, n * width), Vec::new, |room, index, output| {
+            self.head(inputs, index).attend(room, output, width);
+        });
         merge(&output, dims, self.heads)
     }
 

@@ -22,6 +22,31 @@ fn plain<B: Backend>(input: Tensor<B, 3>) -> Tensor<B, 3> {
     values * gelu(input.narrow(2, width, width))
 }
 
+/// Multiplies values by gelu of their gates.
+pub(super) fn gate(values: &mut [f32], gates: &[f32]) {
+    widest(
+        #[inline(always)]
+        || {
+            for (value, &gate) in values.iter_mut().zip(gates) {
+                *value = *value * gate * normal(gate).0;
+            }
+        },
+    );
+}
+
+/// The same for rows of `width` values and as many gates, on all threads.
+pub(super) fn gate_rows(input: &[f32], width: usize) -> Vec<f32> {
+    let rows = rows(width);
+    write_pieces(input.len() / 2, rows * width, |index, output| {
+        let input = &input[index * rows * 2 * width..][..2 * output.len()];
+        for (output, input) in output.chunks_exact_mut(width).zip(input.chunks_exact(2 * width)) {
+            let (values, gates) = input.split_at(width);
+            output.copy_from_slice(values);
+            gate(output, gates);
+        }
+    })
+}
+
 #[derive(Clone, Debug)]
 struct Geglu;
 
@@ -29,23 +54,7 @@ impl FlexOperation<1> for Geglu {
     fn forward(&self, [input]: [&FlexTensor; 1]) -> FlexTensor {
         let [b, n, double] = flex::dims(input);
         let width = double / 2;
-        let rows = rows(width);
-        let input = flex::values(input);
-        let output = write_pieces(b * n * width, rows * width, |index, output| {
-            let input = &input[index * rows * double..][..2 * output.len()];
-            widest(
-                #[inline(always)]
-                || {
-                    let rows = output.chunks_exact_mut(width).zip(input.chunks_exact(double));
-                    for (output, input) in rows {
-                        let (values, gates) = input.split_at(width);
-                        for ((output, value), &gate) in output.iter_mut().zip(values).zip(gates) {
-                            *output = value * gate * normal(gate).0;
-                        }
-                    }
-                },
-            );
-        });
+        let output = gate_rows(flex::values(input), width);
         flex::tensor(output, [b, n, width])
     }
 

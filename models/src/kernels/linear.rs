@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::activation;
 use super::flex::{self, FlexOperation};
+use super::geglu::{gate, gate_rows, geglu};
 use super::matrix::{self, Matrix};
 use super::parts::write_parts;
 use super::product::{self, Packed, ROWS, Start};
@@ -22,7 +23,9 @@ use crate::layers::Activation;
 /// - input: `[.., in]`
 /// - output: `[.., out]`
 pub fn linear<B: Backend, const D: usize>(layer: &Linear<B>, input: Tensor<B, D>) -> Tensor<B, D> {
-    over_rows(layer, input, |rows| fast(layer, None, &rows).unwrap_or_else(|| layer.forward(rows)))
+    over_rows(input, |rows| {
+        fast(layer, Then::Nothing, &rows).unwrap_or_else(|| layer.forward(rows))
+    })
 }
 
 /// [`linear`] followed by an activation; where nothing is learnt, in one pass.
@@ -39,31 +42,46 @@ pub fn linear_activated<B: Backend, const D: usize>(
     if B::ad_enabled(&input.device()) {
         return activation.forward(linear(layer, input));
     }
-    over_rows(layer, input, |rows| {
-        fast(layer, Some(activation), &rows)
+    over_rows(input, |rows| {
+        fast(layer, Then::Activate(activation), &rows)
             .unwrap_or_else(|| activation.forward(layer.forward(rows)))
+    })
+}
+
+/// [`linear`] followed by [`geglu`]; where nothing is learnt, in one pass, so that what is twice as wide
+/// as the output never exists at once.
+///
+/// # Shapes
+/// - input: `[.., in]`
+/// - weight: `[in, 2 * out]`
+/// - output: `[.., out]`
+pub fn linear_geglu<B: Backend, const D: usize>(
+    layer: &Linear<B>,
+    input: Tensor<B, D>,
+) -> Tensor<B, D> {
+    let apart = |rows| geglu(linear(layer, rows).unsqueeze::<3>()).squeeze_dim(0);
+    // The backward pass needs what was gated.
+    let learns = B::ad_enabled(&input.device());
+    over_rows(input, |rows| match learns {
+        true => apart(rows),
+        false => fast(layer, Then::Gate, &rows).unwrap_or_else(|| apart(rows)),
     })
 }
 
 /// `function` of the rows, `[rows, in]` to `[rows, out]`, in the input's shape.
 fn over_rows<B: Backend, const D: usize>(
-    layer: &Linear<B>,
     input: Tensor<B, D>,
     function: impl FnOnce(Tensor<B, 2>) -> Tensor<B, 2>,
 ) -> Tensor<B, D> {
     let mut dims = input.dims();
-    let [channels_in, channels_out] = layer.weight.dims();
-    dims[D - 1] = channels_out;
-    function(input.reshape([-1, channels_in as i32])).reshape(dims)
+    let output = function(input.reshape([-1, dims[D - 1] as i32]));
+    dims[D - 1] = output.dims()[1];
+    output.reshape(dims)
 }
 
 /// The fast path's output where there is one.
-fn fast<B: Backend>(
-    layer: &Linear<B>,
-    activation: Option<Activation>,
-    rows: &Tensor<B, 2>,
-) -> Option<Tensor<B, 2>> {
-    let product = Product { activation };
+fn fast<B: Backend>(layer: &Linear<B>, then: Then, rows: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+    let product = Product { then };
     let (rows, weight) = (flex::primitive(rows), flex::primitive(&layer.weight.val()));
     match &layer.bias {
         Some(bias) => flex::apply(product, [rows, weight, flex::primitive(&bias.val())]),
@@ -78,8 +96,16 @@ const FEW_ROWS: usize = 4;
 /// `input * weight`, with a bias where there is a third tensor.
 #[derive(Clone, Debug)]
 struct Product {
-    /// Of the output; only where there is no backward pass.
-    activation: Option<Activation>,
+    then: Then,
+}
+
+/// What follows in the same pass; only [`Self::Nothing`] where there is a backward pass.
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    Nothing,
+    Activate(Activation),
+    /// The first half of the columns times gelu of the second.
+    Gate,
 }
 
 impl Product {
@@ -89,10 +115,13 @@ impl Product {
         weight: &FlexTensor,
         bias: Option<&FlexTensor>,
     ) -> FlexTensor {
-        let start = bias.map_or(Start::Zero, |bias| Start::Row(flex::values(bias)));
+        let bias = bias.map(flex::values);
         let [input, weight] = [input, weight].map(flex::matrix);
-        let dims = [input.rows(), weight.columns()];
-        flex::tensor(multiply(input, weight, start, self.activation), dims)
+        let (rows, columns) = (input.rows(), weight.columns());
+        match self.then {
+            Then::Gate => flex::tensor(multiply_gated(input, weight, bias), [rows, columns / 2]),
+            then => flex::tensor(multiply(input, weight, bias, then), [rows, columns]),
+        }
     }
 
     /// The gradients of the input and of the weight.
@@ -104,7 +133,8 @@ impl Product {
     ) -> [Option<FlexTensor>; 2] {
         let [input, weight, gradient] = [input, weight, gradient].map(flex::matrix);
         let product = |left: Matrix<'_>, right: Matrix<'_>| {
-            flex::tensor(multiply(left, right, Start::Zero, None), [left.rows(), right.columns()])
+            let dims = [left.rows(), right.columns()];
+            flex::tensor(multiply(left, right, None, Then::Nothing), dims)
         };
         [
             wants_input.then(|| product(gradient, weight.transpose())),
@@ -153,42 +183,63 @@ impl FlexOperation<3> for Product {
     }
 }
 
-/// The activation of `left * right + start`, on all threads.
-fn multiply(
-    left: Matrix<'_>,
-    right: Matrix<'_>,
-    start: Start<'_>,
-    activation: Option<Activation>,
-) -> Vec<f32> {
+/// What follows `left * right + bias`, but no gate, on all threads.
+fn multiply(left: Matrix<'_>, right: Matrix<'_>, bias: Option<&[f32]>, then: Then) -> Vec<f32> {
     let activate = |output: &mut [f32]| {
-        if let Some(activation) = activation {
+        if let Then::Activate(activation) = then {
             activation::in_place(activation, output);
         }
     };
-    let (rows, columns) = (left.rows(), right.columns());
-    if rows <= FEW_ROWS {
-        let mut output = vec![0.0; rows * columns];
-        if let Start::Row(row) = start {
-            output.chunks_exact_mut(columns).for_each(|output| output.copy_from_slice(row));
-        }
-        matrix::multiply(&mut output, columns, true, 1.0, left, right);
+    let columns = right.columns();
+    if left.rows() <= FEW_ROWS {
+        let mut output = multiply_few(left, right, bias);
         activate(&mut output);
         return output;
     }
     let right = Packed::new(right);
-    let shares: Vec<Range<usize>> = shares(rows).collect();
+    let shares: Vec<Range<usize>> = shares(left.rows()).collect();
     let lengths = shares.iter().map(|share| share.len() * columns);
     write_parts(lengths, Vec::new, |room, share, output| {
         let left = left.narrow(shares[share].clone());
-        for block in right.column_blocks() {
-            for depth in product::blocks(left.columns()) {
-                let start = if depth.start == 0 { start } else { Start::Output };
-                let left = left.rows_of_block(depth.clone(), room);
-                product::multiply(output, columns, start, &left, &right, block.clone(), depth);
-            }
-        }
+        product::multiply_rows(output, columns, start(bias), left, &right, room);
         activate(output);
     })
+}
+
+/// The first half of the columns of `left * right + bias` times gelu of the second, on all threads.
+fn multiply_gated(left: Matrix<'_>, right: Matrix<'_>, bias: Option<&[f32]>) -> Vec<f32> {
+    let width = right.columns() / 2;
+    if left.rows() <= FEW_ROWS {
+        return gate_rows(&multiply_few(left, right, bias), width);
+    }
+    let half = |columns| Packed::new(right.transpose().narrow(columns).transpose());
+    let (values, gates) = (half(0..width), half(width..2 * width));
+    let (bias, gate_bias) = bias.map(|bias| bias.split_at(width)).unzip();
+    let shares: Vec<Range<usize>> = shares(left.rows()).collect();
+    let lengths = shares.iter().map(|share| share.len() * width);
+    let rooms = || [const { Vec::new() }; 2];
+    write_parts(lengths, rooms, |[room, gated], share, output| {
+        let left = left.narrow(shares[share].clone());
+        gated.resize(output.len(), 0.0);
+        product::multiply_rows(output, width, start(bias), left, &values, room);
+        product::multiply_rows(gated, width, start(gate_bias), left, &gates, room);
+        gate(output, gated);
+    })
+}
+
+fn start(bias: Option<&[f32]>) -> Start<'_> {
+    bias.map_or(Start::Zero, Start::Row)
+}
+
+/// `left * right + bias` of [`FEW_ROWS`].
+fn multiply_few(left: Matrix<'_>, right: Matrix<'_>, bias: Option<&[f32]>) -> Vec<f32> {
+    let columns = right.columns();
+    let mut output = vec![0.0; left.rows() * columns];
+    if let Some(bias) = bias {
+        output.chunks_exact_mut(columns).for_each(|output| output.copy_from_slice(bias));
+    }
+    matrix::multiply(&mut output, columns, true, 1.0, left, right);
+    output
 }
 
 /// Rows divided into equal shares of at most some [`ROWS`], a multiple of the number of threads.
@@ -276,6 +327,19 @@ mod tests {
                 let apart = activation.forward(linear(&layer, input.clone()));
                 fused.into_data().assert_eq(&apart.into_data(), true);
             }
+        }
+    }
+
+    #[test]
+    fn a_gate_in_the_same_pass_is_as_one_after_it() {
+        let device = Default::default();
+        for (rows, bias) in [(2, true), (31, true), (31, false)] {
+            let config = burn::nn::LinearConfig::new(20, 66).with_bias(bias);
+            let layer = config.init::<burn::backend::Flex>(&device);
+            let range = burn::tensor::Distribution::Default;
+            let input = Tensor::<_, 3>::random([1, rows, 20], range, &device);
+            let fused = linear_geglu(&layer, input.clone());
+            fused.into_data().assert_eq(&geglu(linear(&layer, input)).into_data(), true);
         }
     }
 

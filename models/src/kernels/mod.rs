@@ -30,5 +30,5 @@ pub(crate) use flex::reads_transposed;
 pub use geglu::geglu;
 pub use group_norm::group_norm;
 pub use layer_norm::layer_norm;
-pub use linear::{linear, linear_activated};
+pub use linear::{linear, linear_activated, linear_geglu};
 pub(crate) use matrix::transposed;

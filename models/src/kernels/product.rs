@@ -89,11 +89,6 @@ impl Packed {
         Self { values, depth, columns, lanes, width }
     }
 
-    /// The number of rows.
-    pub(super) fn depth(&self) -> usize {
-        self.depth
-    }
-
     /// The number of columns.
     pub(super) fn columns(&self) -> usize {
         self.columns
@@ -101,7 +96,7 @@ impl Packed {
 
     /// Blocks of columns, whole panels each: a block of the output stays in the second-level cache
     /// while the blocks of the depth add to it.
-    pub(super) fn column_blocks(&self) -> impl Iterator<Item = Range<usize>> {
+    fn column_blocks(&self) -> impl Iterator<Item = Range<usize>> {
         let size = COLUMNS / self.width * self.width;
         (0..self.columns).step_by(size).map(move |first| first..(first + size).min(self.columns))
     }
@@ -161,6 +156,24 @@ pub(super) fn multiply(
     let Some(before) = left.len().checked_sub(1) else { return };
     assert!(before * stride + right.columns <= output.len(), "the rows lie within the output");
     Arch::new().dispatch(Product { output, stride, start, left, right, columns, depth });
+}
+
+/// [`multiply`] for all columns and any depth; `room` is for parts of the left factor.
+pub(super) fn multiply_rows(
+    output: &mut [f32],
+    stride: usize,
+    start: Start<'_>,
+    left: Matrix<'_>,
+    right: &Packed,
+    room: &mut Vec<f32>,
+) {
+    for columns in right.column_blocks() {
+        for depth in blocks(right.depth) {
+            let start = if depth.start == 0 { start } else { Start::Output };
+            let left = left.rows_of_block(depth.clone(), room);
+            multiply(output, stride, start, &left, right, columns.clone(), depth);
+        }
+    }
 }
 
 struct Product<'a> {

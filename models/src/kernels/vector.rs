@@ -37,7 +37,18 @@ fn fold(values: &[f32], start: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
     for (lane, &value) in lanes.iter_mut().zip(rest) {
         *lane = combine(*lane, value);
     }
-    lanes.into_iter().fold(start, combine)
+    fold_lanes(lanes, combine)
+}
+
+/// By halves: each step is one of vectors, where one lane after the other would wait for the last.
+#[inline(always)]
+fn fold_lanes(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] = combine(lanes[lane], lanes[lane + half]);
+        }
+    }
+    lanes[0]
 }
 
 /// `e^x`, relative error below 2e-7; saturates outside of -87 to 88.

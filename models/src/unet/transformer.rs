@@ -3,7 +3,7 @@ use burn::prelude::*;
 
 use super::Attention;
 use crate::blocks::GroupNorm;
-use crate::kernels::{geglu, linear};
+use crate::kernels::{linear, linear_geglu};
 use crate::layer_norm::LayerNorm;
 
 /// The first layer of the feed-forward network: a gated linear unit with gelu
@@ -37,7 +37,7 @@ impl<B: Backend> FeedForward<B> {
     /// # Shapes
     /// - input and output: `[b, n, c]`
     pub fn forward(&self, input: Tensor<B, 3>) -> Tensor<B, 3> {
-        let inner = geglu(linear(&self.net_0.proj, input)); // [b, n, 4c]
+        let inner = linear_geglu(&self.net_0.proj, input); // [b, n, 4c]
         linear(&self.net_2, inner)
     }
 }
