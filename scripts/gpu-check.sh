@@ -8,7 +8,8 @@
 #
 # It needs programs built with `cargo build --release --features cuda` and (for bench and pictures) `cargo
 # bench --features cuda --bench rows --no-run`, and Python with what benches/compare.py names; no network,
-# no toolchain; weights are drawn here. BINARY and ROWS name the programs, WHEELS a folder of Python
+# no toolchain; weights are drawn here. BINARY and ROWS name the programs, TESTS that of `cargo test
+# --features cuda --test cuda --no-run` (the fast paths of a card; left out without it), WHEELS a folder of Python
 # packages to install first, OUT the folder for what is made, DEVICE another device than `cuda`
 # (DEVICE=ndarray, or flex for bench and pictures, tries this script where there is no GPU), MINUTES the
 # most that bench and pictures may take, PRECISION theirs. Compiled and tuned kernels are kept in target/
@@ -61,6 +62,7 @@ PY
 
 case $part in
 tests)
+    [ -z "${TESTS:-}" ] || "$TESTS" --ignored --nocapture
     words="a photo of a red wedding on plain paper"
     for each in flex "$device"; do
         mkdir -p "$out/$each"

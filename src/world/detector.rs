@@ -150,7 +150,7 @@ impl Field {
         let mut background = vec![[0.0; 4]; stride];
         let mut energy = 0.0;
         for channel in 0..3 {
-            for row in 0..stride {
+            for (row, background) in background.iter_mut().enumerate() {
                 let inside = row.clamp(PADDING, PADDING + side - 1) - PADDING;
                 let pixels = &rgb[inside * side..][..side];
                 let mut edge: Vec<f32> = (0..border)
@@ -159,8 +159,8 @@ impl Field {
                     .collect();
                 edge.sort_by(f32::total_cmp);
                 let back = (edge[border - 1] + edge[border]) / 2.0;
-                background[row][channel] = back;
-                background[row][3] += back * back;
+                background[channel] = back;
+                background[3] += back * back;
                 if row == inside + PADDING {
                     for (column, pixel) in pixels.iter().enumerate() {
                         let (at, value) = (row * stride + PADDING + column, pixel[channel] - back);

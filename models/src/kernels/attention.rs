@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use burn::prelude::*;
 use burn::tensor::activation::softmax;
+use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{DType, TensorData};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
@@ -19,7 +20,8 @@ use crate::dropout::Dropout;
 ///
 /// The bias masks: it gets no gradient. Logits and softmax are computed in 32 bits where the tensors
 /// have 16: the logits of some published models overflow them.
-/// On burn-flex the matrix of weights of all queries never exists at once.
+/// The matrix of weights of all queries never exists at once on burn-flex, nor where burn's own kernel
+/// serves ([`fused_pays`]).
 ///
 /// # Shapes
 /// - query: `[b, n, c]`, `heads` divides `c`
@@ -36,6 +38,9 @@ pub fn attention<B: Backend>(
 ) -> Tensor<B, 3> {
     let [b, n, _] = query.dims();
     let [_, m, _] = key.dims();
+    if bias.is_none() && fused_pays(&query, m) {
+        return fused(query, key, value, heads);
+    }
     let bias = bias.map_or_else(
         || Tensor::zeros([1, 1, m], (&query.device(), DType::F32)),
         |bias| bias.detach().cast(DType::F32),
@@ -49,6 +54,40 @@ pub fn attention<B: Backend>(
     ];
     flex::apply(Attention { heads, kept: kept.clone() }, inputs)
         .unwrap_or_else(|| plain(query, key, value, heads, bias, kept))
+}
+
+/// Weights of a head from which on burn's own kernel is taken: fewer fit the caches of a card, and its
+/// alternative, which is tried beside it, has logits of the tensors' own type.
+const FUSED: usize = 1 << 20;
+
+/// Whether burn's own kernel (flash attention, Dao et al. 2022, sums in 32 bits) serves: on a card, for
+/// many queries and keys, where nothing is learnt (and so nothing dropped). Not in f16: burn tries it beside a form whose logits are
+/// of that type, and those of some published models overflow it.
+fn fused_pays<B: Backend>(query: &Tensor<B, 3>, m: usize) -> bool {
+    let [_, n, _] = query.dims();
+    let dtype = query.dtype();
+    n * m >= FUSED
+        && matches!(dtype, DType::F32 | DType::BF16)
+        && !B::ad_enabled(&query.device())
+        && B::name(&query.device()).contains("cubecl")
+}
+
+/// burn's own attention; it divides by the root of the width itself.
+fn fused<B: Backend>(
+    query: Tensor<B, 3>,
+    key: Tensor<B, 3>,
+    value: Tensor<B, 3>,
+    heads: usize,
+) -> Tensor<B, 3> {
+    let [b, n, c] = query.dims();
+    let split = |x: Tensor<B, 3>| {
+        let length = x.dims()[1];
+        x.reshape([b, length, heads, c / heads]).swap_dims(1, 2) // [b, heads, length, width]
+    };
+    let (query, key, value) = (split(query), split(key), split(value));
+    let options = AttentionModuleOptions::default();
+    let attended = burn::tensor::module::attention(query, key, value, None, None, options);
+    attended.swap_dims(1, 2).reshape([b, n, c])
 }
 
 fn plain<B: Backend>(
@@ -352,6 +391,20 @@ mod tests {
     use burn::backend::{Autodiff, Flex};
 
     type Floats<const D: usize> = Tensor<Autodiff<Flex>, D>;
+
+    /// What a card computes of it is compared by `tests/cuda.rs`.
+    #[test]
+    fn burns_own_attention_takes_the_heads_in_the_same_places() {
+        let range = burn::tensor::Distribution::Uniform(-2.0, 2.0);
+        let random =
+            |length| Tensor::<Flex, 3>::random([2, length, 24], range, &Default::default());
+        let (query, key, value) = (random(5), random(7), random(7));
+        assert!(!fused_pays(&query, FUSED));
+        let bias = Tensor::zeros([1, 1, 7], &Default::default());
+        let expected = plain(query.clone(), key.clone(), value.clone(), 3, bias, None).into_data();
+        let found = fused(query, key, value, 3).into_data();
+        found.assert_approx_eq::<f32>(&expected, burn::tensor::Tolerance::rel_abs(1e-5, 1e-6));
+    }
 
     /// Compares both paths, forward and backward, at `[b, n, m, c]`.
     fn compare([b, n, m, c]: [usize; 4], heads: usize, bias_shape: [usize; 3], drop: bool) {
