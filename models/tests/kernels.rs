@@ -8,7 +8,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 use mi2rage_models::blocks::Stride;
 use mi2rage_models::dropout::Dropout;
 use mi2rage_models::kernels::{
-    activate, attention, conv3x3, geglu, group_norm, layer_norm, linear,
+    activate, attention, conv3x3, geglu, group_norm, layer_norm, linear, linear_geglu,
 };
 use mi2rage_models::layers::Activation;
 use proptest::prelude::*;
@@ -164,5 +164,40 @@ proptest! {
             let [x] = inputs.try_into().unwrap();
             geglu((x * spread).reshape([1, rows, 2 * width]))
         });
+    }
+
+    #[test]
+    fn geglu_in_one_pass_with_its_linear_layer(
+        (rows, depth, width) in (1..200usize, 1..400usize, 1..80usize), seed: u64,
+    ) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut numbers = |count: usize| -> Vec<f64> {
+            (0..count).map(|_| f64::from(rng.random_range(-1.0f32..1.0))).collect()
+        };
+        let (x, weight, bias) =
+            (numbers(rows * depth), numbers(depth * 2 * width), numbers(2 * width));
+        // Without gradients: what learns takes the two apart.
+        let gated = |dtype: DType| -> Vec<f64> {
+            let options = (&Default::default(), dtype);
+            let tensor = |data: TensorData| Tensor::<Flex, 2>::from_data(data, options);
+            let bias = Tensor::<Flex, 1>::from_data(TensorData::new(bias.clone(), [2 * width]), options);
+            let layer = Linear {
+                weight: Param::initialized(
+                    ParamId::from(0),
+                    tensor(TensorData::new(weight.clone(), [depth, 2 * width])),
+                ),
+                bias: Some(Param::initialized(ParamId::from(1), bias)),
+            };
+            let output = linear_geglu(&layer, tensor(TensorData::new(x.clone(), [rows, depth])));
+            output.into_data().convert::<f64>().to_vec().unwrap()
+        };
+        let (fast, exact) = (gated(DType::F32), gated(DType::F64));
+        let scale = exact.iter().fold(1.0, |scale: f64, value| scale.max(value.abs()));
+        // A product of two sums, each off by its bound.
+        let bound = 2.0 * sum_bound(depth);
+        for (fast, exact) in fast.iter().zip(&exact) {
+            let error = (fast - exact).abs() / scale;
+            prop_assert!(error <= bound, "{fast}, expected {exact} ({error:.1e})");
+        }
     }
 }
