@@ -83,7 +83,7 @@ fn layer(weight: Tensor<Learning, 2>, bias: Option<Flat>) -> Linear<Learning> {
 /// What rounding does to a sum of so many products of numbers below 1, when its results are of the
 /// size of the sum's deviation: some units in the last place times the root of the count.
 fn sum_bound(count: usize) -> f64 {
-    8.0 * f64::from(f32::EPSILON) * (count as f64).sqrt().max(4.0)
+    4.0 * f64::from(f32::EPSILON) * (count as f64).sqrt().max(4.0)
 }
 
 proptest! {
