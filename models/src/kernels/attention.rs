@@ -20,8 +20,8 @@ use crate::dropout::Dropout;
 ///
 /// The bias masks: it gets no gradient. Logits and softmax are computed in 32 bits where the tensors
 /// have 16: the logits of some published models overflow them.
-/// The matrix of weights of all queries never exists at once on burn-flex, nor where burn's own kernel
-/// serves ([`fused_pays`]).
+/// The matrix of weights of all queries never exists at once on burn-flex, nor on a card where burn's own
+/// kernel serves; there burn may take logits of the tensors' type, which is then bf16 at the least.
 ///
 /// # Shapes
 /// - query: `[b, n, c]`, `heads` divides `c`
@@ -61,8 +61,8 @@ pub fn attention<B: Backend>(
 const FUSED: usize = 1 << 20;
 
 /// Whether burn's own kernel (flash attention, Dao et al. 2022, sums in 32 bits) serves: on a card, for
-/// many queries and keys, where nothing is learnt (and so nothing dropped). Not in f16: burn tries it beside a form whose logits are
-/// of that type, and those of some published models overflow it.
+/// many queries and keys, where nothing is learnt (and so nothing dropped). Not in f16: burn tries it
+/// beside a form whose logits are of that type, and those of some published models overflow it.
 fn fused_pays<B: Backend>(query: &Tensor<B, 3>, m: usize) -> bool {
     let [_, n, _] = query.dims();
     let dtype = query.dtype();
