@@ -67,14 +67,11 @@ pub(super) fn in_place(activation: Activation, values: &mut [f32]) {
 
 #[inline(always)]
 fn each(values: &mut [f32], function: impl Fn(f32) -> f32) {
-    widest(
-        #[inline(always)]
-        || {
-            for value in values {
-                *value = function(*value);
-            }
-        },
-    );
+    widest!({
+        for value in values {
+            *value = function(*value);
+        }
+    });
 }
 
 impl Elementwise {
@@ -89,14 +86,11 @@ impl Elementwise {
         let output = write_pieces(input.len(), CHUNK, |index, output| {
             let range = index * CHUNK..index * CHUNK + output.len();
             let (input, gradient) = (&input[range.clone()], &gradient[range]);
-            widest(
-                #[inline(always)]
-                || {
-                    for ((output, &x), &slope) in output.iter_mut().zip(input).zip(gradient) {
-                        *output = value(x, slope);
-                    }
-                },
-            );
+            widest!({
+                for ((output, &x), &slope) in output.iter_mut().zip(input).zip(gradient) {
+                    *output = value(x, slope);
+                }
+            });
         });
         flex::tensor(output, dims)
     }

@@ -81,20 +81,17 @@ impl AdamWUpdate {
             .zip(second.storage_mut::<f32>().par_chunks_mut(CHUNK))
             .zip(flex::values(&gradient).par_chunks(CHUNK))
             .for_each(|(((weight, first), second), gradient)| {
-                widest(
-                    #[inline(always)]
-                    || {
-                        let moments = first.iter_mut().zip(second);
-                        for ((weight, (first, second)), &slope) in
-                            weight.iter_mut().zip(moments).zip(gradient)
-                        {
-                            *first = *first * beta_1 + slope * (1.0 - beta_1);
-                            *second = *second * beta_2 + slope * slope * (1.0 - beta_2);
-                            let root = (*second / by_second).sqrt() + epsilon;
-                            *weight = *weight * kept - *first / by_first / root * rate;
-                        }
-                    },
-                );
+                widest!({
+                    let moments = first.iter_mut().zip(second);
+                    for ((weight, (first, second)), &slope) in
+                        weight.iter_mut().zip(moments).zip(gradient)
+                    {
+                        *first = *first * beta_1 + slope * (1.0 - beta_1);
+                        *second = *second * beta_2 + slope * slope * (1.0 - beta_2);
+                        let root = (*second / by_second).sqrt() + epsilon;
+                        *weight = *weight * kept - *first / by_first / root * rate;
+                    }
+                });
             });
         [weight, first, second]
     }

@@ -1,13 +1,14 @@
+mod portable;
+
 use std::ops::Range;
 use std::sync::Arc;
 
 use burn::prelude::*;
-use burn::tensor::activation::softmax;
-use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{DType, TensorData};
+use burn::tensor::DType;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
+use self::portable::{fused, fused_pays, plain};
 use super::flex::{self, FlexOperation};
 use super::matrix::{self, Matrix};
 use super::parts::{pieces, write_parts, write_pieces};
@@ -54,70 +55,6 @@ pub fn attention<B: Backend>(
     ];
     flex::apply(Attention { heads, kept: kept.clone() }, inputs)
         .unwrap_or_else(|| plain(query, key, value, heads, bias, kept))
-}
-
-/// Weights of a head from which on burn's own kernel is taken: fewer fit the caches of a card, and its
-/// alternative, which is tried beside it, has logits of the tensors' own type.
-const FUSED: usize = 1 << 20;
-
-/// Whether burn's own kernel (flash attention, Dao et al. 2022, sums in 32 bits) serves: on a card, for
-/// many queries and keys, where nothing is learnt (and so nothing dropped). Not in f16: burn tries it
-/// beside a form whose logits are of that type, and those of some published models overflow it.
-fn fused_pays<B: Backend>(query: &Tensor<B, 3>, m: usize) -> bool {
-    let [_, n, _] = query.dims();
-    let dtype = query.dtype();
-    n * m >= FUSED
-        && matches!(dtype, DType::F32 | DType::BF16)
-        && !B::ad_enabled(&query.device())
-        && B::name(&query.device()).contains("cubecl")
-}
-
-/// burn's own attention; it divides by the root of the width itself.
-fn fused<B: Backend>(
-    query: Tensor<B, 3>,
-    key: Tensor<B, 3>,
-    value: Tensor<B, 3>,
-    heads: usize,
-) -> Tensor<B, 3> {
-    let [b, n, c] = query.dims();
-    let split = |x: Tensor<B, 3>| {
-        let length = x.dims()[1];
-        x.reshape([b, length, heads, c / heads]).swap_dims(1, 2) // [b, heads, length, width]
-    };
-    let (query, key, value) = (split(query), split(key), split(value));
-    let options = AttentionModuleOptions::default();
-    let attended = burn::tensor::module::attention(query, key, value, None, None, options);
-    attended.swap_dims(1, 2).reshape([b, n, c])
-}
-
-fn plain<B: Backend>(
-    query: Tensor<B, 3>,
-    key: Tensor<B, 3>,
-    value: Tensor<B, 3>,
-    heads: usize,
-    bias: Tensor<B, 3>,
-    kept: Option<Arc<Vec<f32>>>,
-) -> Tensor<B, 3> {
-    let [b, n, c] = query.dims();
-    let (width, dtype) = (c / heads, query.dtype());
-    let wide = if dtype == DType::F64 { dtype } else { DType::F32 };
-    let split = |x: Tensor<B, 3>| {
-        let length = x.dims()[1];
-        x.reshape([b, length, heads, width]).swap_dims(1, 2) // [b, heads, length, width]
-    };
-    let query = split(query.cast(wide) * (width as f64).powf(-0.5));
-    let logits = query.matmul(split(key.cast(wide)).transpose()); // [b, heads, n, m]
-    let weights = softmax(logits + bias.cast(wide).unsqueeze_dim(1), 3);
-    let weights = match kept {
-        Some(kept) => {
-            let kept = TensorData::new(kept.to_vec(), weights.shape());
-            let kept = Tensor::from_data(kept, (&weights.device(), wide));
-            weights * kept
-        }
-        None => weights,
-    };
-    let attended = weights.cast(dtype).matmul(split(value)); // [b, heads, n, width]
-    attended.swap_dims(1, 2).reshape([b, n, c])
 }
 
 #[derive(Clone, Debug)]
@@ -200,24 +137,21 @@ impl Head<'_> {
         let bias_at = if self.bias.len() == self.m { 0 } else { queries.start * self.m };
         // One row of biases serves all rows of weights, or each has its own.
         let biases = self.bias[bias_at..].chunks_exact(self.m).cycle();
-        widest(
-            #[inline(always)]
-            || {
-                for (row, bias) in weights.chunks_exact_mut(self.m).zip(biases) {
-                    for (logit, bias) in row.iter_mut().zip(bias) {
-                        *logit = *logit * self.scale + bias;
-                    }
-                    let largest = largest(row);
-                    for value in row.iter_mut() {
-                        *value = exp(*value - largest);
-                    }
-                    let inverse = 1.0 / sum(row);
-                    for value in row {
-                        *value *= inverse;
-                    }
+        widest!({
+            for (row, bias) in weights.chunks_exact_mut(self.m).zip(biases) {
+                for (logit, bias) in row.iter_mut().zip(bias) {
+                    *logit = *logit * self.scale + bias;
                 }
-            },
-        );
+                let largest = largest(row);
+                for value in row.iter_mut() {
+                    *value = exp(*value - largest);
+                }
+                let inverse = 1.0 / sum(row);
+                for value in row {
+                    *value *= inverse;
+                }
+            }
+        });
     }
 
     /// Multiplies the weights of some queries, or their gradients, by dropout's factors.
@@ -287,22 +221,18 @@ impl Head<'_> {
     /// Turns the gradients of the attention weights, row by row, into those of the products of
     /// queries and keys. `products` is room for one row.
     fn logit_gradients(&self, slopes: &mut [f32], weights: &[f32], products: &mut [f32]) {
-        widest(
-            #[inline(always)]
-            || {
-                let rows = slopes.chunks_exact_mut(self.m).zip(weights.chunks_exact(self.m));
-                for (slopes, weights) in rows {
-                    for ((product, slope), weight) in products.iter_mut().zip(&*slopes).zip(weights)
-                    {
-                        *product = slope * weight;
-                    }
-                    let mean = sum(products);
-                    for (slope, weight) in slopes.iter_mut().zip(weights) {
-                        *slope = (*slope - mean) * weight * self.scale;
-                    }
+        widest!({
+            let rows = slopes.chunks_exact_mut(self.m).zip(weights.chunks_exact(self.m));
+            for (slopes, weights) in rows {
+                for ((product, slope), weight) in products.iter_mut().zip(&*slopes).zip(weights) {
+                    *product = slope * weight;
                 }
-            },
-        );
+                let mean = sum(products);
+                for (slope, weight) in slopes.iter_mut().zip(weights) {
+                    *slope = (*slope - mean) * weight * self.scale;
+                }
+            }
+        });
     }
 }
 
@@ -391,20 +321,6 @@ mod tests {
     use burn::backend::{Autodiff, Flex};
 
     type Floats<const D: usize> = Tensor<Autodiff<Flex>, D>;
-
-    /// What a card computes of it is compared by `tests/cuda.rs`.
-    #[test]
-    fn burns_own_attention_takes_the_heads_in_the_same_places() {
-        let range = burn::tensor::Distribution::Uniform(-2.0, 2.0);
-        let random =
-            |length| Tensor::<Flex, 3>::random([2, length, 24], range, &Default::default());
-        let (query, key, value) = (random(5), random(7), random(7));
-        assert!(!fused_pays(&query, FUSED));
-        let bias = Tensor::zeros([1, 1, 7], &Default::default());
-        let expected = plain(query.clone(), key.clone(), value.clone(), 3, bias, None).into_data();
-        let found = fused(query, key, value, 3).into_data();
-        found.assert_approx_eq::<f32>(&expected, burn::tensor::Tolerance::rel_abs(1e-5, 1e-6));
-    }
 
     /// Compares both paths, forward and backward, at `[b, n, m, c]`.
     fn compare([b, n, m, c]: [usize; 4], heads: usize, bias_shape: [usize; 3], drop: bool) {

@@ -24,14 +24,11 @@ fn plain<B: Backend>(input: Tensor<B, 3>) -> Tensor<B, 3> {
 
 /// Multiplies values by gelu of their gates.
 pub(super) fn gate(values: &mut [f32], gates: &[f32]) {
-    widest(
-        #[inline(always)]
-        || {
-            for (value, &gate) in values.iter_mut().zip(gates) {
-                *value = *value * gate * normal(gate).0;
-            }
-        },
-    );
+    widest!({
+        for (value, &gate) in values.iter_mut().zip(gates) {
+            *value = *value * gate * normal(gate).0;
+        }
+    });
 }
 
 /// The same for rows of `width` values and as many gates, on all threads.
@@ -71,27 +68,23 @@ impl FlexOperation<1> for Geglu {
         let output = write_pieces(b * n * double, rows * double, |index, output| {
             let input = &input[index * rows * double..][..output.len()];
             let gradient = &gradient[index * rows * width..][..output.len() / 2];
-            widest(
-                #[inline(always)]
-                || {
-                    let rows = output
-                        .chunks_exact_mut(double)
-                        .zip(input.chunks_exact(double))
-                        .zip(gradient.chunks_exact(width));
-                    for ((output, input), gradient) in rows {
-                        let (to_values, to_gates) = output.split_at_mut(width);
-                        let (values, gates) = input.split_at(width);
-                        let outputs = to_values.iter_mut().zip(to_gates);
-                        let inputs = values.iter().zip(gates).zip(gradient);
-                        for ((to_value, to_gate), ((&value, &gate), &slope)) in outputs.zip(inputs)
-                        {
-                            let (phi, density) = normal(gate);
-                            *to_value = slope * gate * phi;
-                            *to_gate = slope * value * (phi + gate * density);
-                        }
+            widest!({
+                let rows = output
+                    .chunks_exact_mut(double)
+                    .zip(input.chunks_exact(double))
+                    .zip(gradient.chunks_exact(width));
+                for ((output, input), gradient) in rows {
+                    let (to_values, to_gates) = output.split_at_mut(width);
+                    let (values, gates) = input.split_at(width);
+                    let outputs = to_values.iter_mut().zip(to_gates);
+                    let inputs = values.iter().zip(gates).zip(gradient);
+                    for ((to_value, to_gate), ((&value, &gate), &slope)) in outputs.zip(inputs) {
+                        let (phi, density) = normal(gate);
+                        *to_value = slope * gate * phi;
+                        *to_gate = slope * value * (phi + gate * density);
                     }
-                },
-            );
+                }
+            });
         });
         [Some(flex::tensor(output, [b, n, double]))]
     }

@@ -211,15 +211,8 @@ impl FlexOperation<3> for GroupNormalisation {
         let per_sample = sample.div_ceil(chunk);
         let samples = flex::values(input).chunks(sample);
         let chunks: Vec<&[f32]> = samples.flat_map(|sample| sample.chunks(chunk)).collect();
-        let spreads: Vec<Vec<Spread>> = chunks
-            .par_iter()
-            .map(|chunk| {
-                widest(
-                    #[inline(always)]
-                    || self.spreads(chunk, c),
-                )
-            })
-            .collect();
+        let spreads: Vec<Vec<Spread>> =
+            chunks.par_iter().map(|chunk| widest!(self.spreads(chunk, c))).collect();
         // The factor and the addend of each sample's channels.
         let affine = spreads.chunks(per_sample).map(|parts| {
             let (mut shift, mut scale) = self.moments(parts, c);
@@ -237,21 +230,17 @@ impl FlexOperation<3> for GroupNormalisation {
             || (),
             |(), index, output| {
                 let (chunk, (scale, shift)) = (chunks[index], &affine[index / per_sample]);
-                widest(
-                    #[inline(always)]
-                    || {
-                        for (output, pixel) in output.chunks_exact_mut(c).zip(chunk.chunks_exact(c))
+                widest!({
+                    for (output, pixel) in output.chunks_exact_mut(c).zip(chunk.chunks_exact(c)) {
+                        let weights = scale.iter().zip(shift);
+                        for ((output, pixel), (scale, shift)) in
+                            output.iter_mut().zip(pixel).zip(weights)
                         {
-                            let weights = scale.iter().zip(shift);
-                            for ((output, pixel), (scale, shift)) in
-                                output.iter_mut().zip(pixel).zip(weights)
-                            {
-                                let x = pixel * scale + shift;
-                                *output = if self.silu { x * sigmoid(x) } else { x };
-                            }
+                            let x = pixel * scale + shift;
+                            *output = if self.silu { x * sigmoid(x) } else { x };
                         }
-                    },
-                );
+                    }
+                });
             },
         );
         flex::tensor(output, [b, h, w, c])
@@ -279,10 +268,7 @@ impl FlexOperation<3> for GroupNormalisation {
                     let range = sample * size..(sample + 1) * size;
                     let (sample, gradient) = (&input[range.clone()], &gradient[range]);
                     let sums = [to_gamma.as_mut_slice(), to_beta.as_mut_slice()];
-                    widest(
-                        #[inline(always)]
-                        || self.sample_backward(sample, gradient, weights, output, sums),
-                    );
+                    widest!(self.sample_backward(sample, gradient, weights, output, sums));
                 }
                 (to_gamma, to_beta)
             })

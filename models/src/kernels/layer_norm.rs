@@ -72,21 +72,17 @@ impl FlexOperation<3> for LayerNormalisation {
         let values = flex::values(input);
         let output = write_pieces(values.len(), ROWS * channels, |index, output| {
             let input = &values[index * ROWS * channels..][..output.len()];
-            widest(
-                #[inline(always)]
-                || {
-                    let rows = output.chunks_exact_mut(channels);
-                    for (output, row) in rows.zip(input.chunks_exact(channels)) {
-                        let (mean, scale) = self.moments(row, output);
-                        let weights = gamma.iter().zip(beta);
-                        for ((output, value), (gamma, beta)) in
-                            output.iter_mut().zip(row).zip(weights)
-                        {
-                            *output = (value - mean) * scale * gamma + beta;
-                        }
+            widest!({
+                let rows = output.chunks_exact_mut(channels);
+                for (output, row) in rows.zip(input.chunks_exact(channels)) {
+                    let (mean, scale) = self.moments(row, output);
+                    let weights = gamma.iter().zip(beta);
+                    for ((output, value), (gamma, beta)) in output.iter_mut().zip(row).zip(weights)
+                    {
+                        *output = (value - mean) * scale * gamma + beta;
                     }
-                },
-            );
+                }
+            });
         });
         flex::tensor(output, dims)
     }
@@ -111,40 +107,34 @@ impl FlexOperation<3> for LayerNormalisation {
                 let mut to_gamma = vec![0.0; channels];
                 let mut to_beta = vec![0.0; channels];
                 let mut products = vec![0.0; channels];
-                widest(
-                    #[inline(always)]
-                    || {
-                        let rows = output
-                            .chunks_exact_mut(channels)
-                            .zip(input.chunks_exact(channels))
-                            .zip(gradient.chunks_exact(channels));
-                        for ((output, row), gradient) in rows {
-                            let (mean, scale) = self.moments(row, output);
-                            // The gradient before gamma, in `output`, and its product with the normal
-                            // values.
-                            let weights = gamma.iter().zip(&mut to_gamma).zip(&mut to_beta);
-                            let numbers =
-                                output.iter_mut().zip(&mut products).zip(row).zip(gradient);
-                            for (
-                                (((output, product), value), slope),
-                                ((gamma, to_gamma), to_beta),
-                            ) in numbers.zip(weights)
-                            {
-                                let normal = (value - mean) * scale;
-                                *to_gamma += slope * normal;
-                                *to_beta += slope;
-                                *output = slope * gamma;
-                                *product = *output * normal;
-                            }
-                            let count = channels as f32;
-                            let (shift, tilt) = (sum(output) / count, sum(&products) / count);
-                            for (output, value) in output.iter_mut().zip(row) {
-                                let normal = (value - mean) * scale;
-                                *output = (*output - shift - normal * tilt) * scale;
-                            }
+                widest!({
+                    let rows = output
+                        .chunks_exact_mut(channels)
+                        .zip(input.chunks_exact(channels))
+                        .zip(gradient.chunks_exact(channels));
+                    for ((output, row), gradient) in rows {
+                        let (mean, scale) = self.moments(row, output);
+                        // The gradient before gamma, in `output`, and its product with the normal
+                        // values.
+                        let weights = gamma.iter().zip(&mut to_gamma).zip(&mut to_beta);
+                        let numbers = output.iter_mut().zip(&mut products).zip(row).zip(gradient);
+                        for ((((output, product), value), slope), ((gamma, to_gamma), to_beta)) in
+                            numbers.zip(weights)
+                        {
+                            let normal = (value - mean) * scale;
+                            *to_gamma += slope * normal;
+                            *to_beta += slope;
+                            *output = slope * gamma;
+                            *product = *output * normal;
                         }
-                    },
-                );
+                        let count = channels as f32;
+                        let (shift, tilt) = (sum(output) / count, sum(&products) / count);
+                        for (output, value) in output.iter_mut().zip(row) {
+                            let normal = (value - mean) * scale;
+                            *output = (*output - shift - normal * tilt) * scale;
+                        }
+                    }
+                });
                 (to_gamma, to_beta)
             })
             .unzip();

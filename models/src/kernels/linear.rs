@@ -24,7 +24,7 @@ use crate::layers::Activation;
 /// - output: `[.., out]`
 pub fn linear<B: Backend, const D: usize>(layer: &Linear<B>, input: Tensor<B, D>) -> Tensor<B, D> {
     over_rows(input, |rows| {
-        fast(layer, Then::Nothing, &rows).unwrap_or_else(|| layer.forward(rows))
+        fast(layer, Then::Activate(None), &rows).unwrap_or_else(|| layer.forward(rows))
     })
 }
 
@@ -43,7 +43,7 @@ pub fn linear_activated<B: Backend, const D: usize>(
         return activation.forward(linear(layer, input));
     }
     over_rows(input, |rows| {
-        fast(layer, Then::Activate(activation), &rows)
+        fast(layer, Then::Activate(Some(activation)), &rows)
             .unwrap_or_else(|| activation.forward(layer.forward(rows)))
     })
 }
@@ -99,11 +99,10 @@ struct Product {
     then: Then,
 }
 
-/// What follows in the same pass; only [`Self::Nothing`] where there is a backward pass.
+/// What follows in the same pass; nothing does where there is a backward pass.
 #[derive(Clone, Copy, Debug)]
 enum Then {
-    Nothing,
-    Activate(Activation),
+    Activate(Option<Activation>),
     /// The first half of the columns times gelu of the second.
     Gate,
 }
@@ -120,7 +119,9 @@ impl Product {
         let (rows, columns) = (input.rows(), weight.columns());
         match self.then {
             Then::Gate => flex::tensor(multiply_gated(input, weight, bias), [rows, columns / 2]),
-            then => flex::tensor(multiply(input, weight, bias, then), [rows, columns]),
+            Then::Activate(activation) => {
+                flex::tensor(multiply(input, weight, bias, activation), [rows, columns])
+            }
         }
     }
 
@@ -134,7 +135,7 @@ impl Product {
         let [input, weight, gradient] = [input, weight, gradient].map(flex::matrix);
         let product = |left: Matrix<'_>, right: Matrix<'_>| {
             let dims = [left.rows(), right.columns()];
-            flex::tensor(multiply(left, right, None, Then::Nothing), dims)
+            flex::tensor(multiply(left, right, None, None), dims)
         };
         [
             wants_input.then(|| product(gradient, weight.transpose())),
@@ -183,10 +184,15 @@ impl FlexOperation<3> for Product {
     }
 }
 
-/// What follows `left * right + bias`, but no gate, on all threads.
-fn multiply(left: Matrix<'_>, right: Matrix<'_>, bias: Option<&[f32]>, then: Then) -> Vec<f32> {
+/// The activation of `left * right + bias`, on all threads.
+fn multiply(
+    left: Matrix<'_>,
+    right: Matrix<'_>,
+    bias: Option<&[f32]>,
+    activation: Option<Activation>,
+) -> Vec<f32> {
     let activate = |output: &mut [f32]| {
-        if let Then::Activate(activation) = then {
+        if let Some(activation) = activation {
             activation::in_place(activation, output);
         }
     };
@@ -258,16 +264,13 @@ const STRIPE: usize = 128;
 fn sum_of_rows(values: &[f32], columns: usize) -> Vec<f32> {
     let mut sums = vec![0.0; columns];
     sums.par_chunks_mut(STRIPE).enumerate().for_each(|(stripe, sums)| {
-        widest(
-            #[inline(always)]
-            || {
-                for row in values.chunks_exact(columns) {
-                    for (sum, value) in sums.iter_mut().zip(&row[stripe * STRIPE..]) {
-                        *sum += value;
-                    }
+        widest!({
+            for row in values.chunks_exact(columns) {
+                for (sum, value) in sums.iter_mut().zip(&row[stripe * STRIPE..]) {
+                    *sum += value;
                 }
-            },
-        );
+            }
+        });
     });
     sums
 }

@@ -52,17 +52,14 @@ impl<'a> Matrix<'a> {
     pub(super) fn copy_columns(self, columns: Range<usize>, width: usize, into: &mut [f32]) {
         assert!(columns.end <= self.columns && columns.len() <= width, "the columns fit");
         let (first, count) = (columns.start, columns.len());
-        widest(
-            #[inline(always)]
-            || match (self.row_stride, self.column_stride, count) {
-                // Whole panels of vectors of 256 and of 512 bits.
-                (_, 1, 16) => self.copy_lines(first, 16, width, into),
-                (_, 1, 48) => self.copy_lines(first, 48, width, into),
-                (_, 1, _) => self.copy_lines(first, count, width, into),
-                (1, ..) => self.copy_squares(columns, width, into),
-                _ => self.copy_part(0..self.rows, columns, width, into),
-            },
-        );
+        widest!(match (self.row_stride, self.column_stride, count) {
+            // Whole panels of vectors of 256 and of 512 bits.
+            (_, 1, 16) => self.copy_lines(first, 16, width, into),
+            (_, 1, 48) => self.copy_lines(first, 48, width, into),
+            (_, 1, _) => self.copy_lines(first, count, width, into),
+            (1, ..) => self.copy_squares(columns, width, into),
+            _ => self.copy_part(0..self.rows, columns, width, into),
+        });
     }
 
     /// [`Self::copy_columns`] where the columns lie side by side; a count that is a constant where this

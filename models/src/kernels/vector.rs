@@ -3,11 +3,17 @@
 //!
 //! The results do not depend on how wide the vectors are: nothing here is fused or reordered.
 
-/// Runs `work` compiled for the widest vectors that the machine has.
-#[inline(always)]
-pub(super) fn widest<R>(work: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(work)
+/// Runs `work` compiled for the widest vectors that the machine has. A macro, because a closure that is
+/// handed to a function is one of its own, compiled for narrow vectors, unless it says `inline(always)`.
+macro_rules! widest {
+    ($work:expr) => {
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || $work,
+        )
+    };
 }
+pub(super) use widest;
 
 /// How many partial results [`sum`] and [`largest`] keep, so that they need not wait for each
 /// addition; the sum is the same on all machines.

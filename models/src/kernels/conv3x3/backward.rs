@@ -74,16 +74,13 @@ pub(super) fn to_bias(sizes: &Sizes, gradients: &[f32], rows: usize) -> Vec<f32>
         .par_chunks_exact(sizes.sample_out())
         .map(|gradient| {
             let mut sums = vec![0.0; out];
-            widest(
-                #[inline(always)]
-                || {
-                    for pixel in gradient.chunks_exact(out) {
-                        for (sum, value) in sums.iter_mut().zip(pixel) {
-                            *sum += value;
-                        }
+            widest!({
+                for pixel in gradient.chunks_exact(out) {
+                    for (sum, value) in sums.iter_mut().zip(pixel) {
+                        *sum += value;
                     }
-                },
-            );
+                }
+            });
             sums
         })
         .collect();

@@ -118,19 +118,16 @@ impl Sizes {
 
     /// Adds gathered lines to where they were gathered from.
     pub(super) fn scatter(&self, gathered: &[f32], first_line: usize, sample: &mut [f32]) {
-        widest(
-            #[inline(always)]
-            || {
-                for (i, gathered) in gathered.chunks_exact(self.out_w * self.row()).enumerate() {
-                    self.for_each_run(first_line + i, |from, to, length| {
-                        let sums = sample[to..to + length].iter_mut();
-                        for (sum, value) in sums.zip(&gathered[from..from + length]) {
-                            *sum += value;
-                        }
-                    });
-                }
-            },
-        );
+        widest!({
+            for (i, gathered) in gathered.chunks_exact(self.out_w * self.row()).enumerate() {
+                self.for_each_run(first_line + i, |from, to, length| {
+                    let sums = sample[to..to + length].iter_mut();
+                    for (sum, value) in sums.zip(&gathered[from..from + length]) {
+                        *sum += value;
+                    }
+                });
+            }
+        });
     }
 
     /// The weight as a right factor, `[9 * in, out]`.

@@ -68,28 +68,23 @@ fn transform_weights(
     taps: impl Fn(usize, usize) -> [f32; 9] + Sync,
 ) -> Packed {
     Packed::of(PLACES * channels_in, channels_out, |columns, width, panel| {
-        widest(
-            #[inline(always)]
-            || {
-                for channel in 0..channels_in {
-                    for first in columns.clone().step_by(LANES) {
-                        let count = (columns.end - first).min(LANES);
-                        let mut kernels = [[0.0; LANES]; 9];
-                        for lane in 0..count {
-                            for (kernel, tap) in kernels.iter_mut().zip(taps(channel, first + lane))
-                            {
-                                kernel[lane] = tap;
-                            }
-                        }
-                        for (place, values) in transform_kernels(&kernels).iter().enumerate() {
-                            let row =
-                                (place * channels_in + channel) * width + first - columns.start;
-                            panel[row..row + count].copy_from_slice(&values[..count]);
+        widest!({
+            for channel in 0..channels_in {
+                for first in columns.clone().step_by(LANES) {
+                    let count = (columns.end - first).min(LANES);
+                    let mut kernels = [[0.0; LANES]; 9];
+                    for lane in 0..count {
+                        for (kernel, tap) in kernels.iter_mut().zip(taps(channel, first + lane)) {
+                            kernel[lane] = tap;
                         }
                     }
+                    for (place, values) in transform_kernels(&kernels).iter().enumerate() {
+                        let row = (place * channels_in + channel) * width + first - columns.start;
+                        panel[row..row + count].copy_from_slice(&values[..count]);
+                    }
                 }
-            },
-        );
+            }
+        });
     })
 }
 

@@ -1,0 +1,93 @@
+//! Attention in plain burn operations, and through burn's own kernel.
+
+use std::sync::Arc;
+
+use burn::prelude::*;
+use burn::tensor::activation::softmax;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{DType, TensorData};
+
+/// Weights of a head from which on burn's own kernel is taken: fewer fit the caches of a card, and its
+/// alternative, which is tried beside it, has logits of the tensors' own type.
+const FUSED: usize = 1 << 20;
+
+/// Whether burn's own kernel (flash attention, Dao et al. 2022, sums in 32 bits) serves: on a card, for
+/// many queries and keys, where nothing is learnt (and so nothing dropped). Not in f16: burn tries it
+/// beside a form whose logits are of that type, and those of some published models overflow it.
+pub(super) fn fused_pays<B: Backend>(query: &Tensor<B, 3>, m: usize) -> bool {
+    let [_, n, _] = query.dims();
+    let dtype = query.dtype();
+    n * m >= FUSED
+        && matches!(dtype, DType::F32 | DType::BF16)
+        && !B::ad_enabled(&query.device())
+        && B::name(&query.device()).contains("cubecl")
+}
+
+/// burn's own attention; it divides by the root of the width itself.
+pub(super) fn fused<B: Backend>(
+    query: Tensor<B, 3>,
+    key: Tensor<B, 3>,
+    value: Tensor<B, 3>,
+    heads: usize,
+) -> Tensor<B, 3> {
+    let [query, key, value] = [query, key, value].map(|x| split(x, heads));
+    let options = AttentionModuleOptions::default();
+    merge(burn::tensor::module::attention(query, key, value, None, None, options))
+}
+
+pub(super) fn plain<B: Backend>(
+    query: Tensor<B, 3>,
+    key: Tensor<B, 3>,
+    value: Tensor<B, 3>,
+    heads: usize,
+    bias: Tensor<B, 3>,
+    kept: Option<Arc<Vec<f32>>>,
+) -> Tensor<B, 3> {
+    let [_, _, c] = query.dims();
+    let (width, dtype) = (c / heads, query.dtype());
+    let wide = if dtype == DType::F64 { dtype } else { DType::F32 };
+    let query = split(query.cast(wide) * (width as f64).powf(-0.5), heads);
+    let logits = query.matmul(split(key.cast(wide), heads).transpose()); // [b, heads, n, m]
+    let weights = softmax(logits + bias.cast(wide).unsqueeze_dim(1), 3);
+    let weights = match kept {
+        Some(kept) => {
+            let kept = TensorData::new(kept.to_vec(), weights.shape());
+            let kept = Tensor::from_data(kept, (&weights.device(), wide));
+            weights * kept
+        }
+        None => weights,
+    };
+    merge(weights.cast(dtype).matmul(split(value, heads)))
+}
+
+/// `[b, length, c]` to `[b, heads, length, c / heads]`.
+fn split<B: Backend>(x: Tensor<B, 3>, heads: usize) -> Tensor<B, 4> {
+    let [b, length, c] = x.dims();
+    x.reshape([b, length, heads, c / heads]).swap_dims(1, 2)
+}
+
+/// Undoes [`split`].
+fn merge<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 3> {
+    let [b, heads, length, width] = x.dims();
+    x.swap_dims(1, 2).reshape([b, length, heads * width])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::Flex;
+
+    /// What a card computes of it is compared by `tests/cuda.rs`.
+    #[test]
+    fn burns_own_attention_takes_the_heads_in_the_same_places() {
+        let range = burn::tensor::Distribution::Uniform(-2.0, 2.0);
+        let random =
+            |length| Tensor::<Flex, 3>::random([2, length, 24], range, &Default::default());
+        let (query, key, value) = (random(5), random(7), random(7));
+        assert!(!fused_pays(&query, FUSED));
+        let bias = Tensor::zeros([1, 1, 7], &Default::default());
+        let expected = plain(query.clone(), key.clone(), value.clone(), 3, bias, None).into_data();
+        let found = fused(query, key, value, 3).into_data();
+        found.assert_approx_eq::<f32>(&expected, burn::tensor::Tolerance::rel_abs(1e-5, 1e-6));
+    }
+}
