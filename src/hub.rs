@@ -51,6 +51,7 @@ fn fetch(name: &str, id: &str, revision: &str) -> Result<PathBuf, UserError> {
 #[cfg(feature = "hub")]
 fn fetch(name: &str, id: &str, revision: &str) -> Result<PathBuf, UserError> {
     use hf_hub::{Repo, RepoType};
+    use mi2rage_models::published::{PublishedError, is_pickled};
 
     let failed = |what: &dyn std::fmt::Display| {
         UserError(format!(
@@ -84,21 +85,14 @@ fn fetch(name: &str, id: &str, revision: &str) -> Result<PathBuf, UserError> {
         }
     }
     let folder = folder.ok_or_else(|| failed(&"it holds no configuration"))?;
-    let pickled = names.iter().find(|name| is_pickled(name));
+    let pickled = names.iter().map(Path::new).find(|name| is_pickled(name));
     match pickled.filter(|_| !names.iter().any(|name| name.ends_with(".safetensors"))) {
         Some(file) => {
-            let path = Path::new(file).to_owned();
-            let refused = mi2rage_models::published::PublishedError::Pickled { path };
+            let refused = PublishedError::Pickled { path: file.to_owned() };
             Err(UserError(format!("{name}: {refused}")))
         }
         None => Ok(folder),
     }
-}
-
-/// Whether a file of a repository holds weights as Python objects.
-#[cfg(feature = "hub")]
-fn is_pickled(name: &str) -> bool {
-    [".bin", ".pt", ".pth", ".ckpt"].iter().any(|end| name.ends_with(end))
 }
 
 /// The files of a repository that this program reads: configurations, tokenizers, and one set of

@@ -252,6 +252,7 @@ fn a_published_classifier_gives_every_label_the_probability_of_transformers() {
     };
     refused(&["--text", "a cat"], "does not read sentences");
     refused(&["--picture", "portrait.png", "--seed", "1"], "--seed: ");
+    refused(&["--text", "a cat", "--picture", "portrait.png"], "--text, --picture: ");
     let bare = checkpoint("vit-bare");
     let bare = ["predict", "--model", text(&bare), "--picture", "portrait.png"];
     assert!(mistake(&pictures, &bare).contains("a ViTModel, expected"), "{bare:?}");

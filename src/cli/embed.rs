@@ -11,7 +11,7 @@ use super::InferenceArgs;
 use crate::data::{Picture, pictures};
 use crate::device::Job;
 use crate::exit::UserError;
-use crate::generators::{EmbedError, Embedder};
+use crate::generators::{Embedder, EncoderError};
 use crate::hub;
 
 /// What to embed, and by which encoder.
@@ -85,7 +85,7 @@ struct Ask<'a> {
 }
 
 impl Job for Ask<'_> {
-    type Output = Result<(Vec<Vec<f32>>, Vec<Vec<f32>>), EmbedError>;
+    type Output = Result<(Vec<Vec<f32>>, Vec<Vec<f32>>), EncoderError>;
 
     fn run<B: Backend>(self, device: B::Device) -> Self::Output {
         let model = Embedder::<B>::load(&self.folder, self.precision, &device)?;

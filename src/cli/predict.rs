@@ -18,7 +18,7 @@ use crate::exit::UserError;
 use crate::experiment::predictor::Predictor;
 use crate::experiment::student_files;
 use crate::generators::published::is_published;
-use crate::generators::{Classifier, EmbedError};
+use crate::generators::{Classifier, EncoderError};
 use crate::hub;
 
 /// A trained student, or a published classifier, and what to ask it about.
@@ -116,19 +116,24 @@ impl Predict {
             ("--arm", self.arm.is_some()),
             ("--seed", self.seed.is_some()),
             ("--head", self.head.is_some()),
-            ("--tail", self.tail.is_some()),
             ("--encoders", self.encoders.is_some()),
         ];
         if let Some((option, _)) = of_students.iter().find(|(_, given)| *given) {
             return Err(UserError(format!("{option}: {} is no student", folder.display())));
         }
-        let picture = self.picture.as_deref().map(pictures::decode).transpose();
-        Ok(AskClassifier {
-            folder: folder.to_owned(),
-            precision: self.inference.precision,
-            text: self.text.as_deref(),
-            picture: picture.map_err(|error| UserError(error.to_string()))?,
-        })
+        let shown = match (&self.text, &self.picture) {
+            (Some(sentence), None) => Shown::Sentence(sentence),
+            (None, Some(file)) => Shown::Picture(
+                pictures::decode(file).map_err(|error| UserError(error.to_string()))?,
+            ),
+            _ => {
+                let what =
+                    "expected a sentence or a picture, of which a published classifier reads one";
+                return Err(UserError(format!("--text, --picture: {what}")));
+            }
+        };
+        let precision = self.inference.precision;
+        Ok(AskClassifier { folder: folder.to_owned(), precision, shown })
     }
 
     fn example(&self) -> Result<Example, UserError> {
@@ -192,25 +197,24 @@ impl Job for AskStudent<'_> {
 struct AskClassifier<'a> {
     folder: PathBuf,
     precision: Precision,
-    text: Option<&'a str>,
-    picture: Option<Picture>,
+    shown: Shown<'a>,
+}
+
+enum Shown<'a> {
+    Sentence(&'a str),
+    Picture(Picture),
 }
 
 impl Job for AskClassifier<'_> {
     type Output = anyhow::Result<Vec<Ranked>>;
 
     fn run<B: Backend>(self, device: B::Device) -> anyhow::Result<Vec<Ranked>> {
-        let mistake = |error: EmbedError| UserError(error.to_string());
+        let mistake = |error: EncoderError| UserError(error.to_string());
         let model =
             Classifier::<B>::load(&self.folder, self.precision, &device).map_err(mistake)?;
-        let answer = match (self.text, &self.picture) {
-            (Some(_), Some(_)) => {
-                let what = "a published classifier reads a sentence or a picture, not both";
-                return Err(UserError(format!("--picture: {what}")).into());
-            }
-            (Some(text), None) => model.sentence(text),
-            (None, Some(picture)) => model.picture(picture),
-            (None, None) => Ok(Vec::new()),
+        let answer = match &self.shown {
+            Shown::Sentence(sentence) => model.sentence(sentence),
+            Shown::Picture(picture) => model.picture(picture),
         };
         Ok(ranked(model.labels(), answer.map_err(mistake)?))
     }

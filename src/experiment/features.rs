@@ -92,6 +92,7 @@ impl Features {
                 Some(model.encode_pictures(pictures))
             };
             let half = |pair: &Pair| {
+                // The picture alone: all of an experiment's become numbers in one way.
                 let picture = pair.picture.as_ref()?;
                 Some((
                     hash_of_picture(&picture.picture),

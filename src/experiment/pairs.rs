@@ -9,7 +9,7 @@ use super::Lab;
 use super::dataset::Dataset;
 use crate::chain::plan::{self, pairs};
 use crate::chain::{ChainConfig, Half, PairId, Payload, SampleKey, Store};
-use crate::data::published::{Seen, see};
+use crate::data::published::Seen;
 use crate::data::tokens::{EncodedText, Tokenizer};
 use crate::data::{Entity, Example};
 use crate::generators::without_entities;
@@ -69,7 +69,7 @@ impl<'a> Assembler<'a> {
         let Some(source) = &example.picture else {
             bail!("example {} has no picture", example.id);
         };
-        Ok(Arc::new(see(&self.lab.preprocessor, source)?))
+        Ok(Arc::new(self.lab.preprocessor.see_source(source)?))
     }
 
     /// The item with a generated sentence in the place of its own.

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::own_text::OWN;
 use crate::bundle::{Bundle, BundleError, TOKENIZER};
-use crate::data::published::{Preprocessor, see};
+use crate::data::published::Preprocessor;
 use crate::data::tokens::Tokenizer;
 use crate::data::{DataError, Example, Relations};
 use crate::generators::published::is_published;
@@ -159,7 +159,7 @@ impl<B: Backend> Predictor<B> {
         }
         let mut picture = None;
         if let Some(source) = &example.picture {
-            picture = Some(Arc::new(see(&self.preprocessor, source)?));
+            picture = Some(Arc::new(self.preprocessor.see_source(source)?));
         }
         let pair = Pair::new(text, picture, 0);
         let logits = self.task.logits(&PairBatch::new(vec![pair]));

@@ -13,7 +13,7 @@ use mi2rage_models::published::{
 use mi2rage_models::vit::ViTForImageClassification;
 use serde_json::Value;
 
-use super::embedder::EmbedError;
+use super::embedder::EncoderError;
 use crate::data::Picture;
 use crate::data::published::{Preprocessor, PublishedTokenizer};
 use crate::tensors;
@@ -50,7 +50,7 @@ impl<B: Backend> Classifier<B> {
         folder: &Path,
         precision: Precision,
         device: &B::Device,
-    ) -> Result<Self, EmbedError> {
+    ) -> Result<Self, EncoderError> {
         let model = match architecture(folder)? {
             Architecture::BertForSequenceClassification => {
                 let tokenizer = PublishedTokenizer::load(folder)?;
@@ -66,7 +66,7 @@ impl<B: Backend> Classifier<B> {
                 Model::Vit { model: Box::new(model), preprocessor }
             }
             other => {
-                return Err(EmbedError::NoClassifier {
+                return Err(EncoderError::NoClassifier {
                     folder: folder.display().to_string(),
                     architecture: other.name(),
                 });
@@ -88,7 +88,7 @@ impl<B: Backend> Classifier<B> {
     /// # Errors
     ///
     /// The model reads pictures; the tokenizer is unusable.
-    pub fn sentence(&self, sentence: &str) -> Result<Vec<f32>, EmbedError> {
+    pub fn sentence(&self, sentence: &str) -> Result<Vec<f32>, EncoderError> {
         let Model::Bert { model, tokenizer, limit } = &self.model else {
             return Err(self.refuse("sentences"));
         };
@@ -105,7 +105,7 @@ impl<B: Backend> Classifier<B> {
     /// # Errors
     ///
     /// The model reads sentences.
-    pub fn picture(&self, picture: &Picture) -> Result<Vec<f32>, EmbedError> {
+    pub fn picture(&self, picture: &Picture) -> Result<Vec<f32>, EncoderError> {
         let Model::Vit { model, preprocessor } = &self.model else {
             return Err(self.refuse("pictures"));
         };
@@ -119,12 +119,12 @@ impl<B: Backend> Classifier<B> {
         tensors::to_vec(if self.apart { sigmoid(logits) } else { softmax(logits, 1) })
     }
 
-    fn refuse(&self, what: &'static str) -> EmbedError {
+    fn refuse(&self, what: &'static str) -> EncoderError {
         let architecture = match &self.model {
             Model::Bert { .. } => Architecture::BertForSequenceClassification,
             Model::Vit { .. } => Architecture::VitForImageClassification,
         };
-        EmbedError::Modality {
+        EncoderError::Modality {
             folder: self.folder.clone(),
             architecture: architecture.name(),
             what,

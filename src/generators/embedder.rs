@@ -20,7 +20,7 @@ const BATCH: usize = 16;
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
-pub enum EmbedError {
+pub enum EncoderError {
     /// The weights or their configuration are unusable.
     #[error(transparent)]
     Published(#[from] PublishedError),
@@ -87,7 +87,7 @@ impl<B: Backend> Embedder<B> {
         folder: &Path,
         precision: Precision,
         device: &B::Device,
-    ) -> Result<Self, EmbedError> {
+    ) -> Result<Self, EncoderError> {
         use Architecture as A;
         let kind = architecture(folder)?;
         let model = match kind {
@@ -129,7 +129,7 @@ impl<B: Backend> Embedder<B> {
                 Encoder::Vit { model: Box::new(model), preprocessor }
             }
             other => {
-                return Err(EmbedError::Modality {
+                return Err(EncoderError::Modality {
                     folder: folder.display().to_string(),
                     architecture: other.name(),
                     what: "sentences or pictures",
@@ -145,7 +145,7 @@ impl<B: Backend> Embedder<B> {
     /// # Errors
     ///
     /// The model reads pictures alone; the tokenizer is unusable.
-    pub fn sentences(&self, sentences: &[String]) -> Result<Vec<Vec<f32>>, EmbedError> {
+    pub fn sentences(&self, sentences: &[String]) -> Result<Vec<Vec<f32>>, EncoderError> {
         let mut embeddings = vec![Vec::new(); sentences.len()];
         let mut encoded = Vec::with_capacity(sentences.len());
         for (index, sentence) in sentences.iter().enumerate() {
@@ -225,7 +225,7 @@ impl<B: Backend> Embedder<B> {
     /// # Errors
     ///
     /// The model reads sentences alone.
-    pub fn pictures(&self, pictures: &[Picture]) -> Result<Vec<Vec<f32>>, EmbedError> {
+    pub fn pictures(&self, pictures: &[Picture]) -> Result<Vec<Vec<f32>>, EncoderError> {
         let mut embeddings = Vec::with_capacity(pictures.len());
         for batch in pictures.chunks(BATCH) {
             let rows = match &self.model {
@@ -245,12 +245,12 @@ impl<B: Backend> Embedder<B> {
         Ok(embeddings)
     }
 
-    fn refuse(&self, what: &'static str) -> EmbedError {
+    fn refuse(&self, what: &'static str) -> EncoderError {
         let architecture = match &self.model {
             Encoder::Bert { .. } => "BERT",
             Encoder::Clip { .. } => "CLIP",
             Encoder::Vit { .. } => "ViT",
         };
-        EmbedError::Modality { folder: self.folder.clone(), architecture, what }
+        EncoderError::Modality { folder: self.folder.clone(), architecture, what }
     }
 }

@@ -12,7 +12,7 @@ mod similarity;
 
 pub use captioner::{CaptionOptions, CaptionWriter};
 pub use classifier::Classifier;
-pub use embedder::{EmbedError, Embedder};
+pub use embedder::{Embedder, EncoderError};
 pub use latent_diffusion::{DiffusionConfig, DrawOptions, LatentDiffusion, Start};
 pub use oracle::Oracle;
 pub use prompt::{PROMPT_TOKENS, Prompts, encode_prompt, known_words, without_entities};

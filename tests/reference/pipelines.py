@@ -286,6 +286,16 @@ def vae_stages(vae, inputs):
     return stages | {f"vae.decoder.{name}": value for name, value in decoded.items()}
 
 
+def every_stage(pipeline, inputs):
+    """The layers of all parts, and what they make together of a prompt."""
+    return (
+        text_states(pipeline, inputs)
+        | unet_stages(pipeline.unet, inputs)
+        | vae_stages(pipeline.vae, inputs)
+        | text_to_picture(pipeline, inputs)
+    )
+
+
 def draws(seed, **shapes):
     generator = torch.Generator().manual_seed(seed)
     drawn = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
@@ -329,13 +339,7 @@ def sd1():
     inputs["img2img_picture"] = inputs["img2img_picture"].tanh()
 
     def run(pipeline, inputs):
-        return (
-            text_states(pipeline, inputs)
-            | unet_stages(pipeline.unet, inputs)
-            | vae_stages(pipeline.vae, inputs)
-            | text_to_picture(pipeline, inputs)
-            | picture_to_picture(pipeline, inputs)
-        )
+        return every_stage(pipeline, inputs) | picture_to_picture(pipeline, inputs)
 
     finish(path, dict(text_encoder=text_encoder, unet=unet, vae=vae), inputs, run)
 
@@ -369,15 +373,7 @@ def sd2():
         vae_pictures=(1, 3, 16, 16),
     )
 
-    def run(pipeline, inputs):
-        return (
-            text_states(pipeline, inputs)
-            | unet_stages(pipeline.unet, inputs)
-            | vae_stages(pipeline.vae, inputs)
-            | text_to_picture(pipeline, inputs)
-        )
-
-    finish(path, dict(text_encoder=text_encoder, unet=unet, vae=vae), inputs, run)
+    finish(path, dict(text_encoder=text_encoder, unet=unet, vae=vae), inputs, every_stage)
 
 
 def write():

@@ -21,7 +21,7 @@ pub use archive::{Archive, Entry};
 pub use fill::{Fused, Names, Pairs, Plan, Report};
 pub use inspect::{Architecture, Part, architecture, inspect};
 pub use keys::{Accepted, KeyError, read};
-pub use pickled::refuse_pickled;
+pub use pickled::{is_pickled, refuse_pickled};
 pub use scheduler::PublishedScheduler;
 pub use transformers::labels;
 

@@ -7,6 +7,11 @@ use super::PublishedError;
 /// Endings of files that Python pickles weights into.
 const ENDINGS: [&str; 4] = ["bin", "ckpt", "pt", "pth"];
 
+/// Whether a file of this name holds weights that Python has pickled.
+pub fn is_pickled(name: &Path) -> bool {
+    name.extension().is_some_and(|extension| ENDINGS.iter().any(|ending| extension == *ending))
+}
+
 /// Says how to convert weights where they are pickled: in the file `path`, or in that folder where it
 /// holds no safetensors files beside them.
 ///
@@ -14,16 +19,14 @@ const ENDINGS: [&str; 4] = ["bin", "ckpt", "pt", "pth"];
 ///
 /// [`PublishedError::Pickled`].
 pub fn refuse_pickled(path: &Path) -> Result<(), PublishedError> {
-    let ends = |path: &PathBuf, endings: &[&str]| {
-        let is = |extension| endings.iter().any(|ending| extension == *ending);
-        path.extension().is_some_and(is) && path.is_file()
-    };
+    let safe = |path: &Path| path.extension().is_some_and(|end| end == "safetensors");
     let entries = path.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
-    let files: Vec<PathBuf> = entries.chain([path.to_owned()]).collect();
-    if files.iter().any(|file| ends(file, &["safetensors"])) {
+    let files = entries.chain([path.to_owned()]).filter(|file| file.is_file());
+    let files: Vec<PathBuf> = files.collect();
+    if files.iter().any(|file| safe(file)) {
         return Ok(());
     }
-    match files.into_iter().filter(|file| ends(file, &ENDINGS)).min() {
+    match files.into_iter().filter(|file| is_pickled(file)).min() {
         Some(path) => Err(PublishedError::Pickled { path }),
         None => Ok(()),
     }

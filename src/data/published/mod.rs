@@ -10,5 +10,5 @@ mod special;
 mod tokenizer;
 
 pub use pooling::{Pooling, SentencePooling};
-pub use preprocessor::{MAX_OUTPUT, Preprocessor, Seen, see};
+pub use preprocessor::{MAX_OUTPUT, Preprocessor, Seen};
 pub use tokenizer::{EncodedSentence, PublishedSpecial, PublishedTokenizer};

@@ -114,6 +114,17 @@ impl Preprocessor {
         Seen { picture: Picture { width: right, height: bottom, rgb }, numbers }
     }
 
+    /// [`Self::see`] of a picture that may have to be decoded first.
+    ///
+    /// # Errors
+    /// As [`decode`].
+    pub fn see_source(&self, source: &PictureSource) -> Result<Seen, DataError> {
+        Ok(match source {
+            PictureSource::File(path) => self.see(&decode(path)?),
+            PictureSource::Pixels(picture) => self.see(picture),
+        })
+    }
+
     /// Height and width before the centre is cut out, and the filter on the way there.
     fn resized(&self, picture: &Picture) -> ([usize; 2], Filter) {
         let own = [picture.height, picture.width];
@@ -163,17 +174,6 @@ impl Numbers {
             value
         })
     }
-}
-
-/// [`Preprocessor::see`] of a picture that may have to be decoded first.
-///
-/// # Errors
-/// As [`decode`].
-pub fn see(preprocessor: &Preprocessor, source: &PictureSource) -> Result<Seen, DataError> {
-    Ok(match source {
-        PictureSource::File(path) => preprocessor.see(&decode(path)?),
-        PictureSource::Pixels(picture) => preprocessor.see(picture),
-    })
 }
 
 /// Where a centred part of a side lies.

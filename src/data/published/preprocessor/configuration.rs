@@ -12,6 +12,10 @@ use crate::data::pictures::Normalisation;
 use crate::data::published::json::{self, Keys};
 use crate::data::resize::Filter;
 
+/// Where a preprocessor stands, or stands among other things.
+const FILE: &str = "preprocessor_config.json";
+const PROCESSOR: &str = "processor_config.json";
+
 /// The keys that are read; what is missing or `null` has the class's default.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -104,11 +108,11 @@ impl Preprocessor {
     /// # Errors
     /// [`DataError::Read`], [`DataError::Syntax`]; [`DataError::Key`] for what is not computed here.
     pub fn load(folder: &Path) -> Result<Self, DataError> {
-        let path = folder.join("preprocessor_config.json");
+        let path = folder.join(FILE);
         if let Some(value) = json::read(&path)? {
             return Self::from_json(folder, path, value);
         }
-        let processor = folder.join("processor_config.json");
+        let processor = folder.join(PROCESSOR);
         match json::read(&processor)?.as_mut().and_then(|file| file.get_mut("image_processor")) {
             Some(value) => Self::from_json(folder, processor, value.take()),
             None => Err(DataError::read(&path)(std::io::ErrorKind::NotFound.into())),
@@ -131,7 +135,9 @@ impl Preprocessor {
             value: format!("{width} x {height}"),
             expected: format!("multiples of the model's patches of {patch} pixels"),
         };
-        Err(DataError::Key { path: folder.join("preprocessor_config.json"), source })
+        let files = [FILE, PROCESSOR].map(|name| folder.join(name));
+        let path = files.iter().find(|path| path.is_file()).unwrap_or(&files[0]).clone();
+        Err(DataError::Key { path, source })
     }
 
     fn from_json(folder: &Path, path: PathBuf, value: Value) -> Result<Self, DataError> {
