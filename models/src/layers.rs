@@ -54,6 +54,12 @@ const WIDEST: usize = 1 << 20;
 /// The most layers of a kind.
 const DEEPEST: usize = 1000;
 
+/// The most levels of resolution of a U-Net or an autoencoder: 4096 pixels halved to two.
+pub(crate) const LEVELS: usize = 12;
+
+/// The most layers of such a level; published models have up to ten.
+pub(crate) const LAYERS_OF_LEVEL: usize = 24;
+
 impl ConfigError {
     /// Checks that each size of `sizes` is at least 1 and not beyond reason.
     pub fn check_sizes(sizes: &[(&'static str, usize)]) -> Result<(), Self> {
@@ -68,7 +74,8 @@ impl ConfigError {
         Self::check_limit(&[(name, layers)], DEEPEST)
     }
 
-    fn check_limit(sizes: &[(&'static str, usize)], limit: usize) -> Result<(), Self> {
+    /// Checks that no size of `sizes` is above `limit`.
+    pub(crate) fn check_limit(sizes: &[(&'static str, usize)], limit: usize) -> Result<(), Self> {
         match sizes.iter().find(|(_, size)| *size > limit) {
             Some(&(name, value)) => Err(Self::TooLarge { name, value, limit }),
             None => Ok(()),

@@ -71,6 +71,14 @@ impl Predict {
     pub fn run(&self) -> anyhow::Result<()> {
         let device = self.inference.settle()?;
         let model = hub::resolve(&self.model)?;
+        if !model.exists() {
+            return Err(UserError(format!(
+                "--model {}: no such file or folder; expected a student, a run folder or a published \
+                 classifier",
+                model.display()
+            ))
+            .into());
+        }
         let (model, mut ranked) = if is_published(&model) {
             let ask = self.classifier(&model)?;
             (model, device.run(ask)??)

@@ -117,6 +117,8 @@ fn what_a_student_cannot_be_asked_is_named() {
     assert_says(&ask("run", "Zoe", "Bob"), &["--head `Zoe`", "`Ada met Bob .`"]);
     assert_says(&ask("run", "Ada", "Zoe"), &["--tail `Zoe`", "`Ada met Bob .`"]);
     assert_says(&ask("none.safetensors", "Ada", "Bob"), &["none.safetensors"]);
+    let nowhere = ["predict", "--model", "nowhere", "--text", "Ada met Bob ."];
+    assert_says(&mistake(folder, &nowhere), &["--model nowhere: no such file or folder"]);
     std::fs::create_dir(folder.join("empty")).unwrap();
     assert_says(&ask("empty", "Ada", "Bob"), &["empty: no student", "expected a folder"]);
     std::fs::write(folder.join("text.safetensors"), "no weights").unwrap();

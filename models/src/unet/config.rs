@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use crate::layers::{ConfigError, LAYERS_OF_LEVEL, LEVELS};
+
 /// A kind of block on the way down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DownBlockType {
@@ -123,7 +125,7 @@ impl Default for UNetConfig {
 }
 
 /// A config that describes no model.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum UNetConfigError {
     /// A list has another length than `block_out_channels`.
     #[error("{key} lists {found} blocks, block_out_channels {expected}")]
@@ -135,22 +137,9 @@ pub enum UNetConfigError {
         /// The length of `block_out_channels`.
         expected: usize,
     },
-    /// A size is zero.
-    #[error("{key} must be at least 1")]
-    Zero {
-        /// The key.
-        key: &'static str,
-    },
-    /// A size is beyond any model that weights could be had for.
-    #[error("{key} is {value}, expected at most {limit}")]
-    TooLarge {
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        value: usize,
-        /// The largest that is taken.
-        limit: usize,
-    },
+    /// A size is zero or beyond reason.
+    #[error(transparent)]
+    Size(#[from] ConfigError),
     /// A number of channels cannot be divided as asked.
     #[error("block_out_channels[{block}] is {channels}, which {key} ({divisor}) does not divide")]
     Indivisible {
@@ -211,32 +200,30 @@ impl UNetConfig {
             }
         }
         let widest = self.block_out_channels.iter().copied().max().unwrap_or(0);
-        for (key, value, limit) in [
-            ("sample_size", self.sample_size, 1 << 12),
-            ("in_channels", self.in_channels, 1 << 20),
-            ("out_channels", self.out_channels, 1 << 20),
-            ("the number of block_out_channels", blocks, 12),
-            ("the largest of block_out_channels", widest, 1 << 20),
-            ("layers_per_block", self.layers_per_block, 24),
-            ("norm_num_groups", self.norm_num_groups, 1 << 20),
-            ("cross_attention_dim", self.cross_attention_dim, 1 << 20),
-            ("transformer_layers_per_block", self.transformer_layers_per_block, 24),
-        ] {
-            if value == 0 {
-                return Err(UNetConfigError::Zero { key });
-            }
-            if value > limit {
-                return Err(UNetConfigError::TooLarge { key, value, limit });
-            }
-        }
+        ConfigError::check_sizes(&[
+            ("sample_size", self.sample_size),
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("the number of block_out_channels", blocks),
+            ("the largest of block_out_channels", widest),
+            ("layers_per_block", self.layers_per_block),
+            ("norm_num_groups", self.norm_num_groups),
+            ("cross_attention_dim", self.cross_attention_dim),
+            ("transformer_layers_per_block", self.transformer_layers_per_block),
+        ])?;
+        ConfigError::check_limit(&[("sample_size", self.sample_size)], 1 << LEVELS)?;
+        ConfigError::check_limit(&[("the number of block_out_channels", blocks)], LEVELS)?;
+        let layers = [
+            ("layers_per_block", self.layers_per_block),
+            ("transformer_layers_per_block", self.transformer_layers_per_block),
+        ];
+        ConfigError::check_limit(&layers, LAYERS_OF_LEVEL)?;
         for (block, &channels) in self.block_out_channels.iter().enumerate() {
             for (key, divisor) in [
                 ("norm_num_groups", self.norm_num_groups),
                 ("attention_head_dim", self.attention_head_dim.at(block)),
             ] {
-                if divisor == 0 {
-                    return Err(UNetConfigError::Zero { key });
-                }
+                ConfigError::check_sizes(&[(key, divisor)])?;
                 if channels == 0 || !channels.is_multiple_of(divisor) {
                     return Err(UNetConfigError::Indivisible { block, channels, key, divisor });
                 }

@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use crate::layers::{ConfigError, LAYERS_OF_LEVEL, LEVELS};
+
 /// A kind of block of the encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DownBlockType {
@@ -66,7 +68,7 @@ impl Default for VaeConfig {
 }
 
 /// A config that describes no model.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum VaeConfigError {
     /// A list has another length than `block_out_channels`.
     #[error("{key} lists {found} blocks, block_out_channels {expected}")]
@@ -78,22 +80,9 @@ pub enum VaeConfigError {
         /// The length of `block_out_channels`.
         expected: usize,
     },
-    /// A size is zero.
-    #[error("{key} must be at least 1")]
-    Zero {
-        /// The key.
-        key: &'static str,
-    },
-    /// A size is beyond any model that weights could be had for.
-    #[error("{key} is {value}, expected at most {limit}")]
-    TooLarge {
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        value: usize,
-        /// The largest that is taken.
-        limit: usize,
-    },
+    /// A size is zero or beyond reason.
+    #[error(transparent)]
+    Size(#[from] ConfigError),
     /// The groups of the normalisations do not divide the channels of a block.
     #[error(
         "block_out_channels[{block}] is {channels}, which norm_num_groups ({groups}) does not divide"
@@ -124,22 +113,18 @@ impl VaeConfig {
             }
         }
         let widest = self.block_out_channels.iter().copied().max().unwrap_or(0);
-        for (key, value, limit) in [
-            ("in_channels", self.in_channels, 1 << 20),
-            ("out_channels", self.out_channels, 1 << 20),
-            ("latent_channels", self.latent_channels, 1 << 20),
-            ("the number of block_out_channels", expected, 12),
-            ("the largest of block_out_channels", widest, 1 << 20),
-            ("layers_per_block", self.layers_per_block, 24),
-            ("norm_num_groups", self.norm_num_groups, 1 << 20),
-        ] {
-            if value == 0 {
-                return Err(VaeConfigError::Zero { key });
-            }
-            if value > limit {
-                return Err(VaeConfigError::TooLarge { key, value, limit });
-            }
-        }
+        ConfigError::check_sizes(&[
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("latent_channels", self.latent_channels),
+            ("the number of block_out_channels", expected),
+            ("the largest of block_out_channels", widest),
+            ("layers_per_block", self.layers_per_block),
+            ("norm_num_groups", self.norm_num_groups),
+        ])?;
+        ConfigError::check_limit(&[("the number of block_out_channels", expected)], LEVELS)?;
+        let layers = [("layers_per_block", self.layers_per_block)];
+        ConfigError::check_limit(&layers, LAYERS_OF_LEVEL)?;
         let groups = self.norm_num_groups;
         for (block, &channels) in self.block_out_channels.iter().enumerate() {
             if channels == 0 || !channels.is_multiple_of(groups) {
