@@ -26,7 +26,7 @@ pub enum ConfigError {
         divisor: usize,
     },
     /// A size that may not be zero.
-    #[error("{0} = 0, expected at least 1")]
+    #[error("{0} must be at least 1, not 0")]
     Zero(&'static str),
     /// A size beyond any model that weights could be had for: its tables alone would fill the memory.
     #[error("{name} = {value}, expected at most {limit}")]
