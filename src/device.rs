@@ -74,9 +74,9 @@ impl fmt::Display for DeviceChoice {
 }
 
 /// Work that any backend can do.
-pub trait Job {
+pub trait Job: Send {
     /// What comes out.
-    type Output;
+    type Output: Send;
     /// Does the work on `device`.
     fn run<B: Backend>(self, device: B::Device) -> Self::Output;
 }
@@ -119,7 +119,8 @@ impl DeviceChoice {
         }
     }
 
-    /// Runs the job on this device.
+    /// Runs the job on this device; on burn-flex on one of the threads that compute, since waking
+    /// them for each operation from outside takes longer than many an operation.
     ///
     /// # Errors
     ///
@@ -131,8 +132,20 @@ impl DeviceChoice {
             Self::Cuda(index) => {
                 job.run::<burn::backend::Cuda>(burn::backend::cuda::CudaDevice::new(index))
             }
-            _ => job.run::<Flex>(FlexDevice),
+            _ => within_pool(|| job.run::<Flex>(FlexDevice)),
         })
+    }
+}
+
+/// Runs `work` on a thread of a pool: the one it is on, or a new one. Not the global one: a single
+/// thread of it that waited for another thread's work could keep that from beginning.
+fn within_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    if rayon::current_thread_index().is_some() {
+        return work();
+    }
+    match rayon::ThreadPoolBuilder::new().build() {
+        Ok(pool) => pool.install(work),
+        Err(_) => work(),
     }
 }
 

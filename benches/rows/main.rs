@@ -182,6 +182,7 @@ struct Options {
 }
 
 fn main() -> anyhow::Result<()> {
+    memory::keep_freed();
     let options = Options::parse();
     if options.list {
         for Row { name, items: (count, unit), about, .. } in rows::<Flex>() {
