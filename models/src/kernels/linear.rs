@@ -1,5 +1,3 @@
-use std::ops::Range;
-
 use burn::nn::Linear;
 use burn::prelude::*;
 use burn_flex::FlexTensor;
@@ -8,9 +6,9 @@ use rayon::prelude::*;
 use super::activation;
 use super::flex::{self, FlexOperation};
 use super::geglu::{gate, gate_rows, geglu};
-use super::matrix::{self, Matrix};
-use super::parts::write_parts;
-use super::product::{self, Packed, ROWS, Start};
+use super::matrix::Matrix;
+use super::multiply::{self, FEW_ROWS, multiply};
+use super::product::{self, Packed};
 use super::vector::widest;
 use crate::layers::Activation;
 
@@ -89,10 +87,6 @@ fn fast<B: Backend>(layer: &Linear<B>, then: Then, rows: &Tensor<B, 2>) -> Optio
     }
 }
 
-/// Rows up to which the right factor is read where it lies: packing it would cost more than the
-/// product.
-const FEW_ROWS: usize = 4;
-
 /// `input * weight`, with a bias where there is a third tensor.
 #[derive(Clone, Debug)]
 struct Product {
@@ -120,7 +114,12 @@ impl Product {
         match self.then {
             Then::Gate => flex::tensor(multiply_gated(input, weight, bias), [rows, columns / 2]),
             Then::Activate(activation) => {
-                flex::tensor(multiply(input, weight, bias, activation), [rows, columns])
+                let activate = |output: &mut [f32]| {
+                    if let Some(activation) = activation {
+                        activation::in_place(activation, output);
+                    }
+                };
+                flex::tensor(multiply(input, weight, bias, activate), [rows, columns])
             }
         }
     }
@@ -135,7 +134,7 @@ impl Product {
         let [input, weight, gradient] = [input, weight, gradient].map(flex::matrix);
         let product = |left: Matrix<'_>, right: Matrix<'_>| {
             let dims = [left.rows(), right.columns()];
-            flex::tensor(multiply(left, right, None, None), dims)
+            flex::tensor(multiply(left, right, None, |_| ()), dims)
         };
         [
             wants_input.then(|| product(gradient, weight.transpose())),
@@ -184,77 +183,22 @@ impl FlexOperation<3> for Product {
     }
 }
 
-/// The activation of `left * right + bias`, on all threads.
-fn multiply(
-    left: Matrix<'_>,
-    right: Matrix<'_>,
-    bias: Option<&[f32]>,
-    activation: Option<Activation>,
-) -> Vec<f32> {
-    let activate = |output: &mut [f32]| {
-        if let Some(activation) = activation {
-            activation::in_place(activation, output);
-        }
-    };
-    let columns = right.columns();
-    if left.rows() <= FEW_ROWS {
-        let mut output = multiply_few(left, right, bias);
-        activate(&mut output);
-        return output;
-    }
-    let right = Packed::new(right);
-    let shares: Vec<Range<usize>> = shares(left.rows()).collect();
-    let lengths = shares.iter().map(|share| share.len() * columns);
-    write_parts(lengths, Vec::new, |room, share, output| {
-        let left = left.narrow(shares[share].clone());
-        product::multiply_rows(output, columns, start(bias), left, &right, room);
-        activate(output);
-    })
-}
-
 /// The first half of the columns of `left * right + bias` times gelu of the second, on all threads.
 fn multiply_gated(left: Matrix<'_>, right: Matrix<'_>, bias: Option<&[f32]>) -> Vec<f32> {
     let width = right.columns() / 2;
     if left.rows() <= FEW_ROWS {
-        return gate_rows(&multiply_few(left, right, bias), width);
+        return gate_rows(&multiply::few_rows(left, right, bias), width);
     }
     let half = |columns| Packed::new(right.transpose().narrow(columns).transpose());
     let (values, gates) = (half(0..width), half(width..2 * width));
     let (bias, gate_bias) = bias.map(|bias| bias.split_at(width)).unzip();
-    let shares: Vec<Range<usize>> = shares(left.rows()).collect();
-    let lengths = shares.iter().map(|share| share.len() * width);
     let rooms = || [const { Vec::new() }; 2];
-    write_parts(lengths, rooms, |[room, gated], share, output| {
-        let left = left.narrow(shares[share].clone());
+    multiply::by_rows(left, width, rooms, |[room, gated], left, output| {
         gated.resize(output.len(), 0.0);
-        product::multiply_rows(output, width, start(bias), left, &values, room);
-        product::multiply_rows(gated, width, start(gate_bias), left, &gates, room);
+        product::multiply_rows(output, width, multiply::start(bias), left, &values, room);
+        product::multiply_rows(gated, width, multiply::start(gate_bias), left, &gates, room);
         gate(output, gated);
     })
-}
-
-fn start(bias: Option<&[f32]>) -> Start<'_> {
-    bias.map_or(Start::Zero, Start::Row)
-}
-
-/// `left * right + bias` of [`FEW_ROWS`].
-fn multiply_few(left: Matrix<'_>, right: Matrix<'_>, bias: Option<&[f32]>) -> Vec<f32> {
-    let columns = right.columns();
-    let mut output = vec![0.0; left.rows() * columns];
-    if let Some(bias) = bias {
-        output.chunks_exact_mut(columns).for_each(|output| output.copy_from_slice(bias));
-    }
-    matrix::multiply(&mut output, columns, true, 1.0, left, right);
-    output
-}
-
-/// Rows divided into equal shares of at most some [`ROWS`], a multiple of the number of threads.
-fn shares(rows: usize) -> impl Iterator<Item = Range<usize>> {
-    let threads = rayon::current_num_threads();
-    let tiles = rows.div_ceil(product::TILE);
-    let count = (threads * rows.div_ceil(threads * ROWS)).min(tiles);
-    let bound = move |share: usize| (share * tiles / count * product::TILE).min(rows);
-    (0..count).map(move |share| bound(share)..bound(share + 1))
 }
 
 /// Columns that one thread sums.
@@ -343,17 +287,6 @@ mod tests {
             let input = Tensor::<_, 3>::random([1, rows, 20], range, &device);
             let fused = linear_geglu(&layer, input.clone());
             fused.into_data().assert_eq(&geglu(linear(&layer, input)).into_data(), true);
-        }
-    }
-
-    #[test]
-    fn shares_are_whole_tiles_and_cover_all_rows() {
-        for rows in [1, 5, 6, 7, 95, 97, 1000, 4096] {
-            let shares: Vec<_> = shares(rows).collect();
-            assert_eq!(shares[0].start, 0);
-            assert_eq!(shares[shares.len() - 1].end, rows);
-            assert!(shares.windows(2).all(|pair| pair[0].end == pair[1].start));
-            assert!(shares.iter().all(|share| !share.is_empty() && share.len() < 2 * ROWS));
         }
     }
 

@@ -41,6 +41,17 @@ impl<'a> Matrix<'a> {
         self.columns
     }
 
+    /// Whether the numbers of each row follow each other in memory.
+    pub(super) fn has_contiguous_rows(self) -> bool {
+        self.column_stride == 1
+    }
+
+    /// A row whose numbers follow each other in memory.
+    pub(super) fn row(self, row: usize) -> &'a [f32] {
+        assert!(row < self.rows && self.column_stride == 1, "the matrix has contiguous rows");
+        &self.values[row * self.row_stride..][..self.columns]
+    }
+
     /// A range of the rows.
     pub(super) fn narrow(self, rows: Range<usize>) -> Self {
         assert!(rows.start < rows.end && rows.end <= self.rows, "the rows lie within the matrix");

@@ -44,6 +44,12 @@ pub(super) struct Packed {
     width: usize,
 }
 
+/// Columns of a panel on this machine.
+pub(super) fn panel_width() -> usize {
+    let (lanes, vectors) = Arch::new().dispatch(Registers);
+    lanes * vectors
+}
+
 /// The vectors and registers of this machine.
 struct Registers;
 
@@ -64,11 +70,26 @@ impl Packed {
         })
     }
 
+    /// [`Self::new`] without the help of other threads.
+    pub(super) fn on_this_thread(right: Matrix<'_>) -> Self {
+        let fill = |columns, width, panel: &mut _| right.copy_columns(columns, width, panel);
+        Self::with_threads(right.rows(), right.columns(), false, fill)
+    }
+
     /// The matrix of `[depth, columns]` of which `fill` writes a range of columns into a panel of
     /// zeros, row by row, the rows `width` numbers apart.
     pub(super) fn of(
         depth: usize,
         columns: usize,
+        fill: impl Fn(Range<usize>, usize, &mut [f32]) + Sync,
+    ) -> Self {
+        Self::with_threads(depth, columns, depth * columns >= PARALLEL, fill)
+    }
+
+    fn with_threads(
+        depth: usize,
+        columns: usize,
+        on_all_threads: bool,
         fill: impl Fn(Range<usize>, usize, &mut [f32]) + Sync,
     ) -> Self {
         let (lanes, vectors) = Arch::new().dispatch(Registers);
@@ -78,7 +99,7 @@ impl Packed {
             fill(first..(first + width).min(columns), values.len() / depth, values);
         };
         let count = depth * columns.next_multiple_of(lanes);
-        let values = if count >= PARALLEL {
+        let values = if on_all_threads {
             write_pieces(count, depth * width, pack)
         } else {
             let mut values = vec![0.0; count];

@@ -13,7 +13,7 @@ macro_rules! widest {
         )
     };
 }
-pub(super) use widest;
+pub(crate) use widest;
 
 /// How many partial results [`sum`] and [`largest`] keep, so that they need not wait for each
 /// addition; the sum is the same on all machines.
