@@ -30,6 +30,15 @@ pub struct Archive {
     entries: BTreeMap<String, Entry>,
 }
 
+/// How much of a tensor a model reads when it uses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// All of it.
+    Whole,
+    /// Perhaps some rows alone.
+    Rows,
+}
+
 /// Where a tensor lies.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -204,7 +213,7 @@ impl Archive {
             let what = format!("it has no tensor `{name}`");
             return Err(PublishedError::Broken { path: self.origin.clone(), what });
         };
-        let data = self.read(name, &entry, 0, entry.len(), DType::F32)?;
+        let data = self.read(name, &entry, 0, entry.len(), DType::F32, Reach::Rows)?;
         Ok(data.iter::<f32>().collect())
     }
 
@@ -221,6 +230,7 @@ impl Archive {
         from: usize,
         count: usize,
         dtype: DType,
+        reach: Reach,
     ) -> Result<TensorData, PublishedError> {
         let shard = &self.files[entry.file];
         let broken = |what| Err(PublishedError::Broken { path: shard.path.clone(), what });
@@ -234,7 +244,7 @@ impl Archive {
         };
         let start = entry.start + from * width;
         let range = start..start + count * width;
-        let is_finite = shard.is_finite(range.clone(), entry.dtype);
+        let is_finite = shard.is_finite(range.clone(), entry.dtype, reach == Reach::Whole);
         if !is_finite.map_err(|source| PublishedError::Io { path: shard.path.clone(), source })? {
             return broken(format!("`{name}` holds a number that is not finite"));
         }
@@ -278,7 +288,7 @@ mod tests {
                 [DType::F32, DType::F16, DType::BF16].into_iter().zip([0..4, 1..3, 2..4])
             {
                 let (from, count) = (range.start, range.len());
-                let data = archive.read(&name, &entry, from, count, dtype).unwrap();
+                let data = archive.read(&name, &entry, from, count, dtype, Reach::Rows).unwrap();
                 assert_eq!((data.dtype, data.shape.to_vec()), (dtype, vec![count]));
                 assert_eq!(data.iter::<f32>().collect::<Vec<_>>(), values[range], "{name}");
             }

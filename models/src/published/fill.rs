@@ -6,7 +6,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData, backend::Backend};
 use rayon::prelude::*;
 
-use super::archive::{Archive, Entry};
+use super::archive::{Archive, Entry, Reach};
 use super::{Precision, PublishedError};
 use crate::kernels::{reads_transposed, transposed};
 
@@ -101,7 +101,8 @@ impl Source {
     ) -> Result<Loaded, PublishedError> {
         let Self { name, entry, from, count, transpose, shape, container } = self;
         let dtype = precision.dtype_in(container);
-        let read = |dtype| archive.read(name, entry, *from, *count, dtype);
+        let reach = if *transpose { Reach::Whole } else { Reach::Rows };
+        let read = |dtype| archive.read(name, entry, *from, *count, dtype, reach);
         let shaped = |data: TensorData, shape: &[usize]| TensorData { shape: shape.into(), ..data };
         if !transpose {
             return Ok(Loaded { data: shaped(read(dtype)?, shape), transposed: false });
@@ -160,8 +161,8 @@ impl Plan {
             let (Some(one), Some(other)) = (entries.get(&tied), entries.get(&to)) else { continue };
             let (one, other) = (one.clone(), other.clone());
             if one.shape != other.shape
-                || archive.read(&tied, &one, 0, one.len(), DType::F32)?
-                    != archive.read(&to, &other, 0, other.len(), DType::F32)?
+                || archive.read(&tied, &one, 0, one.len(), DType::F32, Reach::Rows)?
+                    != archive.read(&to, &other, 0, other.len(), DType::F32, Reach::Rows)?
             {
                 return Err(PublishedError::Broken {
                     path: archive.origin().to_owned(),

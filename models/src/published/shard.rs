@@ -12,10 +12,13 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::Dtype;
 
+use crate::kernels::widest;
+
 /// A file that is mapped: the system reads its pages when they are first needed, and may drop them again.
 ///
-/// That numbers are finite is seen through a small buffer instead, where the system can read so: what
-/// is read through the map counts as memory of this process.
+/// That numbers are finite is seen through a small buffer, where the system can read so, of tensors of
+/// which a model may use some rows alone, as of a table of embeddings: what is read through the map
+/// counts as memory of this process.
 #[derive(Debug)]
 pub struct Shard {
     /// The file.
@@ -50,12 +53,16 @@ impl Shard {
         })
     }
 
-    /// Whether all numbers of a range of bytes are finite.
+    /// Whether all numbers of a range of bytes are finite; `mapped` reads them through the map, for what
+    /// will be used as a whole.
     ///
     /// # Errors
     ///
     /// The system's, where the file has changed.
-    pub fn is_finite(&self, range: Range<usize>, dtype: Dtype) -> io::Result<bool> {
+    pub fn is_finite(&self, range: Range<usize>, dtype: Dtype, mapped: bool) -> io::Result<bool> {
+        if mapped {
+            return Ok(is_finite(&self.map[range], dtype));
+        }
         let mut room = Vec::new();
         for start in range.clone().step_by(Self::CHUNK) {
             let end = (start + Self::CHUNK).min(range.end);
@@ -105,7 +112,7 @@ impl Shard {
 fn is_finite(bytes: &[u8], dtype: Dtype) -> bool {
     // Without a way out of the loop, so that it becomes one of vectors.
     fn none<const N: usize>(bytes: &[u8], hits: impl Fn([u8; N]) -> bool) -> bool {
-        !bytes.as_chunks().0.iter().fold(false, |found, &bytes| found | hits(bytes))
+        widest!(!bytes.as_chunks().0.iter().fold(false, |found, &bytes| found | hits(bytes)))
     }
     fn is(bits: u16, exponent: u16) -> bool {
         bits & exponent == exponent
