@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder, ImageFormat};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -251,10 +252,16 @@ impl Store {
     /// # Errors
     /// If writing fails, or the store holds other samples of the same keys.
     pub fn append(&mut self, samples: &[Sample]) -> Result<(), StoreError> {
+        // The generators wait meanwhile, so that every thread takes part.
+        let encoded: Result<Vec<_>, StoreError> = samples
+            .par_iter()
+            .map(|sample| {
+                let body = encode(sample)?;
+                Ok((*blake3::hash(&body).as_bytes(), body))
+            })
+            .collect();
         let mut fresh = BTreeMap::new();
-        for sample in samples {
-            let body = encode(sample)?;
-            let hash = *blake3::hash(&body).as_bytes();
+        for (sample, (hash, body)) in samples.iter().zip(encoded?) {
             let before =
                 fresh.get(&sample.key).map(|(hash, _)| (hash, &self.folder)).or_else(|| {
                     let entry = self.index.get(&sample.key)?;
