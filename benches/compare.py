@@ -13,8 +13,10 @@ Diffusion takes 4 to 6 GB in each. `--programs this PyTorch` measures fewer.
 `--device cuda --precision bf16 --compile` measures a card, PyTorch compiled; `--rows FILE` names a
 program that was built elsewhere; under `--minutes N` a row may take a quarter of what is left.
 
-Prints a table in Markdown: medians, and the peaks of resident memory once the models are made; in
-brackets PyTorch's without what importing its libraries takes. The JSON file has every figure.
+Prints a table in Markdown: medians; the operations that PyTorch counts (two a multiply-add of matrix
+products and convolutions) and the share that this project reaches of the row `machine-operations`, where
+that is among the rows; the peaks of resident memory once the models are made, in brackets PyTorch's
+without what importing its libraries takes. The JSON file has every figure.
 """
 
 import argparse
@@ -33,6 +35,7 @@ from importlib.metadata import PackageNotFoundError, version
 HERE = pathlib.Path(__file__).parent
 CANDLE = HERE / "candle" / "target" / "release" / "mi2rage-candle"
 PROGRAMS = ["this", "PyTorch", "candle"]
+PEAK = "machine-operations"
 LIBRARIES = ["torch", "transformers", "diffusers"]
 COLUMNS = [
     "row",
@@ -41,6 +44,8 @@ COLUMNS = [
     "this / PyTorch",
     "this / candle",
     "this, a second",
+    "GFLOP",
+    "this, of the peak",
     *[f"{program}, peak MiB" for program in PROGRAMS],
 ]
 
@@ -96,17 +101,20 @@ def measure(commands, options, end):
         for _ in range(options.rounds):
             for program, process in running.items():
                 seconds[program].append(ask(process, "go", end)["seconds"])
-        return {
-            program: {"seconds": seconds[program]} | ask(process, "end", end)
-            for program, process in running.items()
-        }
+        results = {program: {"seconds": seconds[program]} for program in running}
+        if "PyTorch" in running and not options.compile:
+            results["PyTorch"] |= ask(running["PyTorch"], "flop", end)
+        for program, process in running.items():
+            results[program] |= ask(process, "end", end)
+        return results
     finally:
         for process in running.values():
             process.kill()
             process.wait()
 
 
-def table_row(name, items, about, results):
+def table_row(name, items, about, results, best):
+    """`best` is the most operations a second, if known."""
     medians = {program: statistics.median(found["seconds"]) for program, found in results.items()}
 
     def seconds(program):
@@ -126,7 +134,11 @@ def table_row(name, items, about, results):
 
     count, unit = items.split()
     rate = f"{int(count) / medians['this']:.3g} {unit}" if "this" in medians else ""
+    flop = results.get("PyTorch", {}).get("flop")
+    counted = f"{flop / 1e9:.3g}" if flop else ""
+    share = f"{100 * flop / medians['this'] / best:.0f} %" if flop and best else ""
     cells = [name, about, *map(seconds, PROGRAMS), ratio("PyTorch"), ratio("candle"), rate]
+    cells += [counted, share]
     return cells + [peak(program) for program in PROGRAMS]
 
 
@@ -185,6 +197,7 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         work = ["--work", options.work or temporary]
         rows = listed(ours)
+        best = None
         chosen = [name for pattern in options.rows for name in fnmatch.filter(rows, pattern)]
         for name in dict.fromkeys(chosen):
             items, about = rows[name]
@@ -194,7 +207,10 @@ def main():
             minutes = (end - now) / 60 / 4
             try:
                 results[name] = measure(commands, options, now + 60 * minutes)
-                print_row(table_row(name, items, about, results[name]))
+                print_row(table_row(name, items, about, results[name], best))
+                if name == PEAK and "this" in results[name]:
+                    median = statistics.median(results[name]["this"]["seconds"])
+                    best = int(items.split()[0]) * 1e9 / median
             except TimeIsUp:
                 print_row([name, about, f"not within {minutes:.1f} minutes"])
             if options.json:

@@ -3,7 +3,8 @@
     python benches/pytorch.py --threads N --list
     python benches/pytorch.py --threads N ROW --work DIR [--device cuda] [--precision bf16] [--compile]
 
-compare.py runs it and has the versions in its header. It answers lines as `benches/rows` does, and
+compare.py runs it and has the versions in its header. It answers lines as `benches/rows` does, to
+`flop` with the operations of one run (two a multiply-add of matrix products and convolutions), and
 beside the peak it prints the memory that was resident once the libraries were imported. In half
 precision what does not learn is converted, what learns computes under autocast with its weights in 32
 bits. Without diffusers the rows of diffusion models are left out.
@@ -19,6 +20,7 @@ import torch
 import transformers
 from safetensors import safe_open
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     BertConfig,
     BertModel,
@@ -356,6 +358,11 @@ def serve(row, folder):
     work = ROWS[row](folder)
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see proc(5)
     for line in sys.stdin:
+        if line.strip() == "flop":
+            with FlopCounterMode(display=False) as counter:
+                work()
+            print(json.dumps({"flop": counter.get_total_flops()}), flush=True)
+            continue
         if line.strip() != "go":
             break
         begin = time.perf_counter()

@@ -12,6 +12,7 @@
 
 mod diffusion;
 mod load;
+mod machine;
 mod published;
 mod table;
 mod world;
@@ -56,6 +57,13 @@ fn rows<B: Backend>() -> Vec<Row<B>> {
     let row = |name, items, about, prepare| Row { name, items, about, heavy: false, prepare };
     let heavy = |name, items, about, prepare| Row { name, items, about, heavy: true, prepare };
     vec![
+        row(
+            "machine-operations",
+            (machine::OPERATIONS, "GFLOP"),
+            "multiply-adds of 32 bits in registers: the most that any row can reach",
+            machine::operations,
+        ),
+        row("machine-memory", (machine::BYTES, "MiB"), "memory read once", machine::memory),
         row("bert", (8, "sentences"), "BERT-base, 8 x 128 tokens: forward", published::bert),
         row(
             "bert-gradients",
