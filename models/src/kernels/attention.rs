@@ -84,9 +84,15 @@ struct Head<'a> {
     kept: Option<&'a [f32]>,
     n: usize,
     m: usize,
+    /// Numbers from one row of weights to the next: `m` and what fills up the last vector.
+    stride: usize,
     width: usize,
     scale: f32,
 }
+
+/// A row of weights is a multiple of this long: what is left of a vector would be computed number by
+/// number, which takes most of the time where keys are few.
+const LANES: usize = 16;
 
 impl Attention {
     /// The head of all samples' heads at `index`.
@@ -106,6 +112,7 @@ impl Attention {
             kept: self.kept.as_ref().map(|kept| &kept[index * n * m..][..n * m]),
             n,
             m,
+            stride: m.next_multiple_of(LANES),
             width,
             scale: 1.0 / (width as f32).sqrt(),
         }
@@ -122,26 +129,32 @@ impl Head<'_> {
     /// Queries whose weights are computed at once: whole tiles, and at most one block of the depth, which
     /// they are in the gradients of key and value.
     fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let tiles = BLOCK / self.m / product::TILE;
+        let tiles = BLOCK / self.stride / product::TILE;
         let (n, block) = (self.n, (tiles * product::TILE).clamp(product::TILE, product::DEPTH));
         (0..n).step_by(block).map(move |start| start..(start + block).min(n))
     }
 
-    /// Writes the softmax of some queries, `[queries, m]`; `key` is the transposed key.
+    /// Writes the softmax of some queries, `[queries, stride]`; `key` is the transposed key. What lies
+    /// beyond the keys is nothing's weight.
     fn weights(&self, queries: Range<usize>, key: Option<&Packed>, weights: &mut [f32]) {
         let query = self.query.narrow(queries.clone());
         match key {
-            Some(key) => times(weights, Start::Zero, query, key),
-            None => matrix::multiply(weights, self.m, false, 1.0, query, self.key.transpose()),
+            Some(key) => self.times(weights, query, key),
+            None => {
+                let key = self.key.transpose();
+                matrix::multiply(weights, self.stride, false, 1.0, query, key);
+            }
         }
         let bias_at = if self.bias.len() == self.m { 0 } else { queries.start * self.m };
         // One row of biases serves all rows of weights, or each has its own.
         let biases = self.bias[bias_at..].chunks_exact(self.m).cycle();
         widest!({
-            for (row, bias) in weights.chunks_exact_mut(self.m).zip(biases) {
+            for (row, bias) in weights.chunks_exact_mut(self.stride).zip(biases) {
                 for (logit, bias) in row.iter_mut().zip(bias) {
                     *logit = *logit * self.scale + bias;
                 }
+                row[self.m..].fill(f32::NEG_INFINITY);
+                let row = row.as_chunks_mut::<LANES>().0.as_flattened_mut();
                 let largest = largest(row);
                 for value in row.iter_mut() {
                     *value = exp(*value - largest);
@@ -154,12 +167,24 @@ impl Head<'_> {
         });
     }
 
+    /// Writes `left * right` for some queries, `[queries, stride]`, `right` having `m` columns.
+    fn times(&self, output: &mut [f32], left: Matrix<'_>, right: &Packed) {
+        product::multiply_rows(output, self.stride, Start::Zero, left, right, &mut Vec::new());
+    }
+
+    /// The matrix of some queries' weights, or of their gradients.
+    fn matrix<'a>(&self, weights: &'a [f32]) -> Matrix<'a> {
+        Matrix::within(weights, weights.len() / self.stride, self.m, self.stride)
+    }
+
     /// Multiplies the weights of some queries, or their gradients, by dropout's factors.
     fn drop(&self, queries: Range<usize>, weights: &mut [f32]) {
         if let Some(kept) = self.kept {
-            let kept = &kept[queries.start * self.m..queries.end * self.m];
-            for (weight, kept) in weights.iter_mut().zip(kept) {
-                *weight *= kept;
+            let kept = kept[queries.start * self.m..queries.end * self.m].chunks_exact(self.m);
+            for (weights, kept) in weights.chunks_exact_mut(self.stride).zip(kept) {
+                for (weight, kept) in weights.iter_mut().zip(kept) {
+                    *weight *= kept;
+                }
             }
         }
     }
@@ -170,11 +195,11 @@ impl Head<'_> {
         let key = many.then(|| Packed::new(self.key.transpose()));
         let value = many.then(|| Packed::new(self.value));
         for queries in self.blocks() {
-            weights.resize(queries.len() * self.m, 0.0);
+            weights.resize(queries.len() * self.stride, 0.0);
             self.weights(queries.clone(), key.as_ref(), weights);
             self.drop(queries.clone(), weights);
             let output = &mut output[queries.start * stride..];
-            let weights = Matrix::new(weights, queries.len(), self.m);
+            let weights = self.matrix(weights);
             match &value {
                 Some(value) => {
                     let room = &mut Vec::new();
@@ -193,24 +218,24 @@ impl Head<'_> {
         room: &mut [Vec<f32>; 3],
     ) {
         let [weights, slopes, products] = room;
-        products.resize(self.m, 0.0);
+        products.resize(self.stride, 0.0);
         let key_transposed = Packed::new(self.key.transpose());
         let value_transposed = Packed::new(self.value.transpose());
         let key = Packed::new(self.key);
         for queries in self.blocks() {
             let start = if queries.start == 0 { Start::Zero } else { Start::Output };
-            weights.resize(queries.len() * self.m, 0.0);
-            slopes.resize(queries.len() * self.m, 0.0);
+            weights.resize(queries.len() * self.stride, 0.0);
+            slopes.resize(queries.len() * self.stride, 0.0);
             let gradient = gradient.narrow(queries.clone());
             self.weights(queries.clone(), Some(&key_transposed), weights);
             // The gradient of the weights, then of the logits.
-            times(slopes, Start::Zero, gradient, &value_transposed);
+            self.times(slopes, gradient, &value_transposed);
             self.drop(queries.clone(), slopes);
             self.logit_gradients(slopes, weights, products);
             self.drop(queries.clone(), weights);
-            let weights = Matrix::new(weights, queries.len(), self.m);
+            let weights = self.matrix(weights);
             times(to_value, start, weights.transpose(), &Packed::new(gradient));
-            let slopes = Matrix::new(slopes, queries.len(), self.m);
+            let slopes = self.matrix(slopes);
             let to_query = &mut to_query[queries.start * self.width..queries.end * self.width];
             times(to_query, Start::Zero, slopes, &key);
             let query = Packed::new(self.query.narrow(queries));
@@ -222,8 +247,9 @@ impl Head<'_> {
     /// queries and keys. `products` is room for one row.
     fn logit_gradients(&self, slopes: &mut [f32], weights: &[f32], products: &mut [f32]) {
         widest!({
-            let rows = slopes.chunks_exact_mut(self.m).zip(weights.chunks_exact(self.m));
+            let rows = slopes.chunks_exact_mut(self.stride).zip(weights.chunks_exact(self.stride));
             for (slopes, weights) in rows {
+                slopes[self.m..].fill(0.0);
                 for ((product, slope), weight) in products.iter_mut().zip(&*slopes).zip(weights) {
                     *product = slope * weight;
                 }

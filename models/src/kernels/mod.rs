@@ -34,4 +34,4 @@ pub use group_norm::group_norm;
 pub use layer_norm::layer_norm;
 pub use linear::{linear, linear_activated, linear_geglu};
 pub(crate) use matrix::transposed;
-pub(crate) use vector::widest;
+pub(crate) use vector::{Once, widest};

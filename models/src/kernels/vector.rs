@@ -3,16 +3,26 @@
 //!
 //! The results do not depend on how wide the vectors are: nothing here is fused or reordered.
 
-/// Runs `work` compiled for the widest vectors that the machine has. A macro, because a closure that is
-/// handed to a function is one of its own, compiled for narrow vectors, unless it says `inline(always)`.
+/// Runs `work` compiled for the widest vectors that the machine has.
+///
+/// A macro, because only what is inlined into the dispatched function is compiled so. A closure that is
+/// handed to a function is a function of its own unless it says `inline(always)`; and one that could be
+/// called twice is called through another function, which says nothing of the kind. So this one
+/// consumes something.
 macro_rules! widest {
-    ($work:expr) => {
+    ($work:expr) => {{
+        let once = $crate::kernels::Once;
         pulp::Arch::new().dispatch(
             #[inline(always)]
-            || $work,
+            || {
+                let _consumed = once;
+                $work
+            },
         )
-    };
+    }};
 }
+/// What [`widest`] consumes: no copy can be made of it.
+pub(crate) struct Once;
 pub(crate) use widest;
 
 /// How many partial results [`sum`] and [`largest`] keep, so that they need not wait for each
