@@ -70,7 +70,8 @@ fn pictures<B: Backend>(setting: &Setting<'_, B>, rows: usize) -> Work {
     Box::new(move || {
         let negative = text.forward(negative.clone(), None).repeat_dim(0, rows);
         let context = Guidance::condition(negative, text.forward(positive.clone(), None));
-        let model = |latents, times| unet.forward(latents, times, context.clone(), None);
+        let condition = unet.condition(context, None);
+        let model = |latents, times| unet.predict(latents, times, &condition);
         let mut sampler = SamplerKind::DpmSolverPlusPlus2M
             .init::<B>(&schedule, &options, STEPS)
             .expect("the sampler fits the schedule");

@@ -6,7 +6,7 @@ use burn::backend::{Flex, NdArray};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Tensor, backend::Backend};
 use mi2rage_models::blocks::Stride;
-use mi2rage_models::unet::{Conditions, PerBlock, UNetConfig, sinusoidal_embedding};
+use mi2rage_models::unet::{PerBlock, UNetConfig, sinusoidal_embedding};
 use mi2rage_models::vae::VaeConfig;
 use support::Fixture;
 
@@ -68,24 +68,26 @@ fn unet_agrees<B: Backend>(name: &str) {
         config.freq_shift,
     );
     fixture.assert_output("time", unet.time_embedding.forward(sinusoids));
-    let bias = (mask.clone().bool_not().float() * -10000.0).unsqueeze_dim(1);
-    let conditions = Conditions { time: &time, context: &states, bias: Some(&bias) };
+    let condition = unet.condition(states.clone(), Some(mask.clone()));
+    let conditions = &mut condition.at(&time);
     let mut hidden = unet.conv_in.forward(last(sample.clone()), Stride::One);
     fixture.assert_output("conv_in", first(hidden.clone()));
     let mut skips = vec![hidden.clone()];
     for (i, block) in unet.down_blocks.iter().enumerate() {
-        hidden = block.forward(hidden, &conditions, &mut skips);
+        hidden = block.forward(hidden, conditions, &mut skips);
         fixture.assert_output(&format!("down.{i}"), first(hidden.clone()));
     }
-    hidden = unet.mid_block.forward(hidden, &conditions);
+    hidden = unet.mid_block.forward(hidden, conditions);
     fixture.assert_output("mid", first(hidden.clone()));
     for (i, block) in unet.up_blocks.iter().enumerate() {
-        hidden = block.forward(hidden, &conditions, &mut skips);
+        hidden = block.forward(hidden, conditions, &mut skips);
         fixture.assert_output(&format!("up.{i}"), first(hidden.clone()));
     }
 
-    let masked = unet.forward(sample.clone(), timesteps.clone(), states.clone(), Some(mask));
-    fixture.assert_output("sample", masked);
+    let masked = || unet.predict(sample.clone(), timesteps.clone(), &condition);
+    fixture.assert_output("sample", masked());
+    // A condition serves again.
+    fixture.assert_output("sample", masked());
     fixture.assert_output("plain", unet.forward(sample, timesteps, states, None));
 }
 

@@ -12,7 +12,6 @@ use mi2rage_models::layers::attention_bias;
 use mi2rage_models::published::{
     Architecture, Precision, PublishedScheduler, clip, inspect, stable_diffusion,
 };
-use mi2rage_models::unet::Conditions;
 use support::{Fixture, checkpoint};
 
 /// Makes one test a backend of each function over backends.
@@ -69,18 +68,19 @@ fn the_unets_of_both_generations<B: Backend>() {
         let (sample, timesteps) = (reference.floats("sample"), reference.floats("timesteps"));
         let states = reference.floats("states");
         let time = unet.embed_time(Tensor::clone(&timesteps));
-        let conditions = Conditions { time: &time, context: &states, bias: None };
+        let condition = unet.condition(Tensor::clone(&states), None);
+        let conditions = &mut condition.at(&time);
         let mut hidden = unet.conv_in.forward(last(Tensor::clone(&sample)), Stride::One);
         reference.assert_output("unet.conv_in", first(hidden.clone()));
         let mut skips = vec![hidden.clone()];
         for (i, block) in unet.down_blocks.iter().enumerate() {
-            hidden = block.forward(hidden, &conditions, &mut skips);
+            hidden = block.forward(hidden, conditions, &mut skips);
             reference.assert_output(&format!("unet.down.{i}"), first(hidden.clone()));
         }
-        hidden = unet.mid_block.forward(hidden, &conditions);
+        hidden = unet.mid_block.forward(hidden, conditions);
         reference.assert_output("unet.mid", first(hidden.clone()));
         for (i, block) in unet.up_blocks.iter().enumerate() {
-            hidden = block.forward(hidden, &conditions, &mut skips);
+            hidden = block.forward(hidden, conditions, &mut skips);
             reference.assert_output(&format!("unet.up.{i}"), first(hidden.clone()));
         }
         let predicted = unet.forward(sample, timesteps, states, None);
@@ -134,7 +134,8 @@ fn a_picture_from_a_prompt_and_from_another_picture<B: Backend>() {
     let schedule = scheduler.schedule.init().unwrap();
     let states = |ids: &str| text.forward(reference.ids(ids), None);
     let context = Guidance::condition(states("negative_ids"), states("prompt_ids"));
-    let model = |latents, times| unet.forward(latents, times, context.clone(), None);
+    let condition = unet.condition(context, None);
+    let model = |latents, times| unet.predict(latents, times, &condition);
     let guidance = Some(Guidance { scale: number("guidance") });
     let sampler = || {
         let steps = number("steps") as usize;

@@ -245,7 +245,8 @@ impl<B: Backend> LatentDiffusion<B> {
         };
         let mut sampler =
             self.options.sampler.init::<B>(&self.schedule, &self.sampler, self.options.steps)?;
-        let model = |latents, times| self.model.unet.forward(latents, times, context.clone(), None);
+        let condition = self.model.unet.condition(context, None);
+        let model = |latents, times| self.model.unet.predict(latents, times, &condition);
         let noise = &mut |step| self.noise(prompts, &format!("step {step}"));
         let first = match start.latents {
             Some(values) => self.tensor(rows, values.to_vec())?,

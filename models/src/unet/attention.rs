@@ -33,23 +33,42 @@ impl<B: Backend> Attention<B> {
         }
     }
 
+    /// What the context is attended to by.
+    ///
+    /// # Shapes
+    /// - context: `[b, m, context]`
+    pub fn keys_values(&self, context: Tensor<B, 3>) -> KeysValues<B> {
+        KeysValues {
+            keys: linear(&self.to_k, context.clone()),
+            values: linear(&self.to_v, context),
+        }
+    }
+
     /// `bias` is added to the attention's logits, before the softmax.
     ///
     /// # Shapes
     /// - hidden: `[b, n, channels]`
-    /// - context: `[b, m, context]`
     /// - bias: `[b, 1, m]`
     /// - output: `[b, n, channels]`
     pub fn forward(
         &self,
         hidden: Tensor<B, 3>,
-        context: Tensor<B, 3>,
+        context: KeysValues<B>,
         bias: Option<&Tensor<B, 3>>,
     ) -> Tensor<B, 3> {
         let query = linear(&self.to_q, hidden);
-        let key = linear(&self.to_k, context.clone());
-        let value = linear(&self.to_v, context);
-        let attended = attention(query, key, value, self.heads, bias.cloned(), &Dropout::new(0.0));
+        let KeysValues { keys, values } = context;
+        let attended =
+            attention(query, keys, values, self.heads, bias.cloned(), &Dropout::new(0.0));
         linear(&self.to_out[0], attended)
     }
+}
+
+/// What an [`Attention`] makes of a context.
+#[derive(Clone, Debug)]
+pub struct KeysValues<B: Backend> {
+    /// `[b, m, channels]`.
+    pub keys: Tensor<B, 3>,
+    /// `[b, m, channels]`.
+    pub values: Tensor<B, 3>,
 }

@@ -1,17 +1,7 @@
 use burn::prelude::*;
 
-use super::{Transformer, TransformerSizes};
+use super::{Conditions, Transformer, TransformerSizes};
 use crate::blocks::{Downsample, ResnetBlock, ResnetSizes, Stride, Upsample};
-
-/// What every block of the U-Net sees besides the picture.
-pub struct Conditions<'a, B: Backend> {
-    /// The time embedding after its silu, `[b, t]`.
-    pub time: &'a Tensor<B, 2>,
-    /// The condition, `[b, m, d]`.
-    pub context: &'a Tensor<B, 3>,
-    /// Added to the logits of the cross-attention, `[b, 1, m]`.
-    pub bias: Option<&'a Tensor<B, 3>>,
-}
 
 /// Residual blocks, with a transformer after each or none, then a downsampling but in the last
 /// block (diffusers' `DownBlock2D` and `CrossAttnDownBlock2D`).
@@ -57,13 +47,13 @@ impl<B: Backend> DownBlock<B> {
     pub fn forward(
         &self,
         mut hidden: Tensor<B, 4>,
-        conditions: &Conditions<'_, B>,
+        conditions: &mut Conditions<'_, B>,
         skips: &mut Vec<Tensor<B, 4>>,
     ) -> Tensor<B, 4> {
         for (layer, resnet) in self.resnets.iter().enumerate() {
             hidden = resnet.forward(hidden, Some(conditions.time));
             if let Some(attention) = self.attentions.get(layer) {
-                hidden = attention.forward(hidden, conditions.context, conditions.bias);
+                hidden = attention.forward(hidden, conditions);
             }
             skips.push(hidden.clone());
         }
@@ -95,9 +85,13 @@ impl<B: Backend> MidBlock<B> {
 
     /// # Shapes
     /// - hidden and output: `[b, h, w, c]`
-    pub fn forward(&self, hidden: Tensor<B, 4>, conditions: &Conditions<'_, B>) -> Tensor<B, 4> {
+    pub fn forward(
+        &self,
+        hidden: Tensor<B, 4>,
+        conditions: &mut Conditions<'_, B>,
+    ) -> Tensor<B, 4> {
         let hidden = self.resnets[0].forward(hidden, Some(conditions.time));
-        let hidden = self.attentions[0].forward(hidden, conditions.context, conditions.bias);
+        let hidden = self.attentions[0].forward(hidden, conditions);
         self.resnets[1].forward(hidden, Some(conditions.time))
     }
 }
@@ -144,7 +138,7 @@ impl<B: Backend> UpBlock<B> {
     pub fn forward(
         &self,
         mut hidden: Tensor<B, 4>,
-        conditions: &Conditions<'_, B>,
+        conditions: &mut Conditions<'_, B>,
         skips: &mut Vec<Tensor<B, 4>>,
     ) -> Tensor<B, 4> {
         for (layer, resnet) in self.resnets.iter().enumerate() {
@@ -152,7 +146,7 @@ impl<B: Backend> UpBlock<B> {
             hidden = Tensor::cat(vec![hidden, skip], 3);
             hidden = resnet.forward(hidden, Some(conditions.time));
             if let Some(attention) = self.attentions.get(layer) {
-                hidden = attention.forward(hidden, conditions.context, conditions.bias);
+                hidden = attention.forward(hidden, conditions);
             }
         }
         for upsample in &self.upsamplers {

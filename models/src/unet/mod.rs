@@ -8,12 +8,14 @@
 
 mod attention;
 mod blocks;
+mod condition;
 mod config;
 mod time_embedding;
 mod transformer;
 
-pub use attention::Attention;
-pub use blocks::{Conditions, DownBlock, MidBlock, UpBlock};
+pub use attention::{Attention, KeysValues};
+pub use blocks::{DownBlock, MidBlock, UpBlock};
+pub use condition::{Condition, Conditions};
 pub use config::{DownBlockType, MidBlockType, PerBlock, UNetConfig, UNetConfigError, UpBlockType};
 pub use time_embedding::{TimestepEmbedding, sinusoidal_embedding};
 pub use transformer::{BasicTransformerBlock, FeedForward, Geglu, Transformer, TransformerSizes};
@@ -125,16 +127,12 @@ impl UNetConfig {
 }
 
 impl<B: Backend> UNet<B> {
-    /// `encoder_mask` is true where a token of the condition may be attended to.
-    ///
-    /// The output has the sample's type, whatever the weights': a sampler keeps its state in 32 bits.
+    /// [`Self::predict`] for a condition that is needed once; see [`Self::condition`].
     ///
     /// # Shapes
-    /// - sample: `[b, in_channels, h, w]`, `h` and `w` divisible by 2 for each downsampling
-    /// - timesteps: `[b]`, in training steps, in 32 bits
-    /// - encoder_hidden_states: `[b, n, cross_attention_dim]`
-    /// - encoder_mask: `[b, n]`
-    /// - output: `[b, out_channels, h, w]`
+    /// - sample, timesteps and output: as there
+    /// - encoder_hidden_states: `[b, m, cross_attention_dim]`
+    /// - encoder_mask: `[b, m]`
     pub fn forward(
         &self,
         sample: Tensor<B, 4>,
@@ -142,20 +140,33 @@ impl<B: Backend> UNet<B> {
         encoder_hidden_states: Tensor<B, 3>,
         encoder_mask: Option<Tensor<B, 2, Bool>>,
     ) -> Tensor<B, 4> {
+        self.predict(sample, timesteps, &self.condition(encoder_hidden_states, encoder_mask))
+    }
+
+    /// The output has the sample's type, whatever the weights': a sampler keeps its state in 32 bits.
+    ///
+    /// # Shapes
+    /// - sample: `[b, in_channels, h, w]`, `h` and `w` divisible by 2 for each downsampling
+    /// - timesteps: `[b]`, in training steps, in 32 bits
+    /// - output: `[b, out_channels, h, w]`
+    pub fn predict(
+        &self,
+        sample: Tensor<B, 4>,
+        timesteps: Tensor<B, 1>,
+        condition: &Condition<B>,
+    ) -> Tensor<B, 4> {
         let (outside, inside) = (sample.dtype(), self.conv_in.weight.dtype());
-        let context = encoder_hidden_states.cast(inside);
         let time = self.embed_time(timesteps);
-        let bias = encoder_mask.map(attention_bias);
-        let conditions = Conditions { time: &time, context: &context, bias: bias.as_ref() };
+        let conditions = &mut condition.at(&time);
         let sample = channels_last(sample.cast(inside));
         let mut hidden = self.conv_in.forward(sample, Stride::One);
         let mut skips = vec![hidden.clone()];
         for block in &self.down_blocks {
-            hidden = block.forward(hidden, &conditions, &mut skips);
+            hidden = block.forward(hidden, conditions, &mut skips);
         }
-        hidden = self.mid_block.forward(hidden, &conditions);
+        hidden = self.mid_block.forward(hidden, conditions);
         for block in &self.up_blocks {
-            hidden = block.forward(hidden, &conditions, &mut skips);
+            hidden = block.forward(hidden, conditions, &mut skips);
         }
         let hidden = self.conv_norm_out.forward_silu(hidden);
         channels_first(self.conv_out.forward(hidden, Stride::One)).cast(outside)
@@ -174,9 +185,4 @@ impl<B: Backend> UNet<B> {
         let sinusoids = sinusoids.cast(self.conv_in.weight.dtype());
         silu(self.time_embedding.forward(sinusoids))
     }
-}
-
-/// `[b, n]` to what is added to the logits, `[b, 1, n]`: 0, or diffusers' -10000.
-fn attention_bias<B: Backend>(mask: Tensor<B, 2, Bool>) -> Tensor<B, 3> {
-    (mask.bool_not().float() * -10000.0).unsqueeze_dim(1)
 }

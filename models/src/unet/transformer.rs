@@ -1,7 +1,7 @@
 use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
 
-use super::Attention;
+use super::{Attention, Conditions};
 use crate::blocks::GroupNorm;
 use crate::kernels::{linear, linear_geglu};
 use crate::layer_norm::LayerNorm;
@@ -75,18 +75,17 @@ impl<B: Backend> BasicTransformerBlock<B> {
 
     /// # Shapes
     /// - hidden and output: `[b, n, c]`
-    /// - context: `[b, m, d]`
-    /// - bias: `[b, 1, m]`
     pub fn forward(
         &self,
         hidden: Tensor<B, 3>,
-        context: &Tensor<B, 3>,
-        bias: Option<&Tensor<B, 3>>,
+        conditions: &mut Conditions<'_, B>,
     ) -> Tensor<B, 3> {
         let normal = self.norm1.forward(hidden.clone());
-        let hidden = self.attn1.forward(normal.clone(), normal, None) + hidden;
+        let own = self.attn1.keys_values(normal.clone());
+        let hidden = self.attn1.forward(normal, own, None) + hidden;
         let normal = self.norm2.forward(hidden.clone());
-        let hidden = self.attn2.forward(normal, context.clone(), bias) + hidden;
+        let context = conditions.next_context();
+        let hidden = self.attn2.forward(normal, context, conditions.bias) + hidden;
         self.ff.forward(self.norm3.forward(hidden.clone())) + hidden
     }
 }
@@ -136,19 +135,12 @@ impl<B: Backend> Transformer<B> {
 
     /// # Shapes
     /// - input and output: `[b, h, w, c]`
-    /// - context: `[b, m, d]`
-    /// - bias: `[b, 1, m]`
-    pub fn forward(
-        &self,
-        input: Tensor<B, 4>,
-        context: &Tensor<B, 3>,
-        bias: Option<&Tensor<B, 3>>,
-    ) -> Tensor<B, 4> {
+    pub fn forward(&self, input: Tensor<B, 4>, conditions: &mut Conditions<'_, B>) -> Tensor<B, 4> {
         let [b, h, w, c] = input.dims();
         let positions = self.norm.forward(input.clone()).reshape([b, h * w, c]);
         let mut hidden = linear(&self.proj_in, positions);
         for block in &self.transformer_blocks {
-            hidden = block.forward(hidden, context, bias);
+            hidden = block.forward(hidden, conditions);
         }
         linear(&self.proj_out, hidden).reshape([b, h, w, c]) + input
     }
