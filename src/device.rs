@@ -137,13 +137,18 @@ impl DeviceChoice {
     }
 }
 
+/// Threads with the stack of a program's first one: a model is moved about as a whole while it is made.
+pub(crate) fn pool() -> rayon::ThreadPoolBuilder {
+    rayon::ThreadPoolBuilder::new().stack_size(8 << 20)
+}
+
 /// Runs `work` on a thread of a pool: the one it is on, or a new one. Not the global one: a single
 /// thread of it that waited for another thread's work could keep that from beginning.
 fn within_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     if rayon::current_thread_index().is_some() {
         return work();
     }
-    match rayon::ThreadPoolBuilder::new().build() {
+    match pool().build() {
         Ok(pool) => pool.install(work),
         Err(_) => work(),
     }

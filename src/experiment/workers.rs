@@ -5,7 +5,7 @@
 
 use std::sync::{Condvar, Mutex};
 
-use rayon::ThreadPoolBuilder;
+use crate::device;
 
 /// Runs `work` on every job and returns the results in the jobs' order. The first error stops the
 /// jobs that have not begun.
@@ -109,7 +109,7 @@ fn spawn(workers: usize, threads: usize, worker: impl Fn() + Sync) {
         for _ in 0..workers {
             scope.spawn(|| {
                 // Everything that burn-flex computes inside stays on this worker's threads.
-                match ThreadPoolBuilder::new().num_threads(threads).build() {
+                match device::pool().num_threads(threads).build() {
                     Ok(pool) => pool.install(&worker),
                     Err(_) => worker(),
                 }
