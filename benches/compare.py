@@ -15,7 +15,7 @@ program that was built elsewhere; under `--minutes N` a row may take a quarter o
 
 Prints a table in Markdown: medians; the operations that PyTorch counts (two a multiply-add of matrix
 products and convolutions) and the share that this project reaches of the row `machine-operations`, where
-that is among the rows; the peaks of resident memory once the models are made, in brackets PyTorch's
+that comes before; the peaks of resident memory once the models are made, in brackets PyTorch's
 without what importing its libraries takes. The JSON file has every figure.
 """
 
@@ -101,12 +101,10 @@ def measure(commands, options, end):
         for _ in range(options.rounds):
             for program, process in running.items():
                 seconds[program].append(ask(process, "go", end)["seconds"])
-        results = {program: {"seconds": seconds[program]} for program in running}
-        if "PyTorch" in running and not options.compile:
-            results["PyTorch"] |= ask(running["PyTorch"], "flop", end)
-        for program, process in running.items():
-            results[program] |= ask(process, "end", end)
-        return results
+        return {
+            program: {"seconds": seconds[program]} | ask(process, "end", end)
+            for program, process in running.items()
+        }
     finally:
         for process in running.values():
             process.kill()
