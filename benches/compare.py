@@ -6,12 +6,14 @@
     python benches/compare.py [ROW ...] [--rounds 5] [--threads N] [--json FILE]
 
 ROW is a name or a pattern such as "world-*"; `cargo bench --bench rows -- --list` prints the names.
-A row's programs are started one after the other and run once before it counts; then they take
-turns, so that one computes at a time. All keep their models in memory: the U-Net of Stable
-Diffusion takes 4 to 6 GB in each. `--programs this PyTorch` measures fewer.
+A row's programs run once before it counts, at once; then they take turns, so that one computes at a
+time. All keep their models in memory: the U-Net of Stable Diffusion takes 4 to 6 GB in each.
+`--programs this PyTorch` measures fewer.
 
 `--device cuda --precision bf16 --compile` measures a card, PyTorch compiled; `--rows FILE` names a
-program that was built elsewhere; under `--minutes N` a row may take a quarter of what is left.
+program that was built elsewhere; under `--minutes N` a row may take a quarter of what is left, or
+`--together`, where the first runs of all rows are made at once, they two thirds: there kernels are
+compiled, on one core each.
 
 Prints a table in Markdown: medians; the operations that PyTorch counts (two a multiply-add of matrix
 products and convolutions) and the share that this project reaches of the row `machine-operations`, where
@@ -25,6 +27,7 @@ import json
 import os
 import pathlib
 import select
+import shlex
 import statistics
 import subprocess
 import sys
@@ -50,8 +53,8 @@ COLUMNS = [
 ]
 
 
-class TimeIsUp(Exception):
-    """Of `--minutes`."""
+class NoAnswer(Exception):
+    """Of a program: it has ended, or `--minutes` are over."""
 
 
 def build():
@@ -78,37 +81,58 @@ def start(command, threads):
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
 
 
-def ask(process, line, end):
-    """The answer, which is one line, to a line."""
+def begin(commands, threads):
+    """Starts the programs of a row and has each run once, which does not count."""
+    running = {program: start(command, threads) for program, command in commands.items()}
+    for process in running.values():
+        tell(process, "go")
+    return running
+
+
+def tell(process, line):
     process.stdin.write(line + "\n")
     process.stdin.flush()
+
+
+def answer(process, end):
+    """Its next line, before `end`."""
     if not select.select([process.stdout], [], [], max(0, end - time.monotonic()))[0]:
-        raise TimeIsUp
-    answer = process.stdout.readline()
-    if not answer:
-        sys.exit(f"{process.args}: ended without an answer")
-    return json.loads(answer)
+        raise NoAnswer("gave no answer in time")
+    line = process.stdout.readline()
+    if not line:
+        raise NoAnswer("ended without an answer")
+    return json.loads(line)
 
 
-def measure(commands, options, end):
+def settle(running, end):
+    """Waits for the first runs; a program that gives none is left out."""
+    for program, process in list(running.items()):
+        try:
+            answer(process, end)
+        except NoAnswer as reason:
+            print(f"{shlex.join(process.args)}: {reason}", file=sys.stderr)
+            stop({program: running.pop(program)})
+
+
+def measure(running, rounds, end):
     """Seconds of all rounds and memory, by program; before `end`."""
-    running = {}
-    try:
-        for program, command in commands.items():
-            running[program] = start(command, options.threads)
-            ask(running[program], "go", end)
-        seconds = {program: [] for program in running}
-        for _ in range(options.rounds):
-            for program, process in running.items():
-                seconds[program].append(ask(process, "go", end)["seconds"])
-        return {
-            program: {"seconds": seconds[program]} | ask(process, "end", end)
-            for program, process in running.items()
-        }
-    finally:
-        for process in running.values():
-            process.kill()
-            process.wait()
+    seconds = {program: [] for program in running}
+    for _ in range(rounds):
+        for program, process in running.items():
+            tell(process, "go")
+            seconds[program].append(answer(process, end)["seconds"])
+    for process in running.values():
+        tell(process, "end")
+    return {
+        program: {"seconds": seconds[program]} | answer(process, end)
+        for program, process in running.items()
+    }
+
+
+def stop(running):
+    for process in running.values():
+        process.kill()
+        process.wait()
 
 
 def table_row(name, items, about, results, best):
@@ -170,6 +194,7 @@ def main():
     parser.add_argument("--precision", default="f32")
     parser.add_argument("--compile", action="store_true", help="torch.compile")
     parser.add_argument("--minutes", type=float, default=1e6, help="the most of all rows")
+    parser.add_argument("--together", action="store_true", help="all first runs at once")
     options = parser.parse_args()
 
     end = time.monotonic() + 60 * options.minutes
@@ -197,22 +222,47 @@ def main():
         rows = listed(ours)
         best = None
         chosen = [name for pattern in options.rows for name in fnmatch.filter(rows, pattern)]
-        for name in dict.fromkeys(chosen):
-            items, about = rows[name]
-            able = [program for program in programs if name in has[program]]
-            commands = {program: [*programs[program], name, *work] for program in able}
-            now = time.monotonic()
-            minutes = (end - now) / 60 / 4
-            try:
-                results[name] = measure(commands, options, now + 60 * minutes)
-                print_row(table_row(name, items, about, results[name], best))
-                if name == PEAK and "this" in results[name]:
+        chosen = list(dict.fromkeys(chosen))
+        commands = {
+            name: {
+                program: [*command, name, *work]
+                for program, command in programs.items()
+                if name in has[program]
+            }
+            for name in chosen
+        }
+        begun = {}
+        try:
+            if options.together:
+                first = time.monotonic() + (end - time.monotonic()) * 2 / 3
+                begun = {name: begin(commands[name], options.threads) for name in chosen}
+                for running in begun.values():
+                    settle(running, first)
+            for name in chosen:
+                items, about = rows[name]
+                # What is left serves all rows, or a row may take a quarter of it.
+                now = time.monotonic()
+                limit = end if options.together else now + (end - now) / 4
+                if not options.together:
+                    begun[name] = begin(commands[name], options.threads)
+                    settle(begun[name], limit)
+                try:
+                    results[name] = measure(begun[name], options.rounds, limit)
+                    if results[name]:
+                        print_row(table_row(name, items, about, results[name], best))
+                except NoAnswer as reason:
+                    print(f"{name}: {reason}", file=sys.stderr)
+                stop(begun[name])
+                if name == PEAK and "this" in results.get(name, {}):
                     median = statistics.median(results[name]["this"]["seconds"])
                     best = int(items.split()[0]) * 1e9 / median
-            except TimeIsUp:
-                print_row([name, about, f"not within {minutes:.1f} minutes"])
-            if options.json:
-                options.json.write_text(json.dumps(results, indent=2) + "\n")
+                if options.json:
+                    options.json.write_text(json.dumps(results, indent=2) + "\n")
+        finally:
+            for running in begun.values():
+                stop(running)
+    whole = all(set(results.get(name, {})) == set(commands[name]) for name in chosen)
+    sys.exit(0 if whole else 1)
 
 
 if __name__ == "__main__":

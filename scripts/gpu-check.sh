@@ -41,8 +41,12 @@ seconds() {
 compare() {
     rows=${ROWS:?expected the program that cargo bench --features cuda --bench rows --no-run names}
     [ -z "${WHEELS:-}" ] || python3 -m pip install --quiet --no-index --no-deps "$WHEELS"/*.whl
-    python3 benches/compare.py "$@" --rows "$rows" --device "$device" --precision "${PRECISION:-bf16}" \
-        --compile --programs this PyTorch --rounds 3 --minutes "${MINUTES:-8}" --json "$out/$part.json"
+    # All rows' programs compile at once.
+    export TORCHINDUCTOR_COMPILE_THREADS="${TORCHINDUCTOR_COMPILE_THREADS:-4}"
+    whole=0
+    python3 benches/compare.py "$@" --rows "$rows" --device "$device" \
+        --precision "${PRECISION:-bf16}" --compile --together --programs this PyTorch --rounds 5 \
+        --minutes "${MINUTES:-8}" --json "$out/$part.json" || whole=1
     python3 - "$out/$part.json" <<'PY'
 import json, statistics, sys
 # Operations for one latent, two a multiply-add: torch.utils.flop_counter of benches/pytorch.py's U-Net.
@@ -58,6 +62,7 @@ for (row, program), rate in rates.items():
     share = f", {100 * rate / best:.0f} % of the best product" if best else ""
     print(f"{row}, {program}: {rate / 1e12:.2f} tera-operations a second{share}")
 PY
+    return $whole
 }
 
 case $part in
@@ -95,7 +100,7 @@ PY
     cat "$out/seconds"
     ;;
 bench)
-    compare "world-*" bert vit caption product unet-2 unet-16 bert-training vit-training
+    compare product "world-*" bert vit caption unet-2 unet-16 vae-decode bert-training vit-training
     ;;
 pictures)
     compare product unet-2 "pictures-*"

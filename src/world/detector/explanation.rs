@@ -20,8 +20,9 @@ pub(super) struct Template {
     second: Vec<f32>,
     /// Their sum.
     area: Vec<f32>,
-    /// Per row, the sums of `area * main`, `area * second` and `area * area`.
-    rows: Vec<[f32; 3]>,
+    /// The sums of `area * main`, `area * second` and `area * area` of each row, then zeros up to whole
+    /// vectors.
+    rows: [Vec<f32>; 3],
     /// The sums of `main * main`, `main * second`, `second * second`.
     gram: [f32; 3],
 }
@@ -66,13 +67,14 @@ impl Template {
             }
         }
         let area: Vec<f32> = main.iter().zip(&second).map(|(m, s)| m + s).collect();
-        let mut rows = vec![[0.0; 3]; height];
-        for (index, area) in area.iter().enumerate() {
-            let terms = [area * main[index], area * second[index], area * area];
-            for (sum, term) in rows[index / width].iter_mut().zip(terms) {
-                *sum += term;
-            }
-        }
+        let rows = [&main, &second, &area].map(|ink| {
+            let products = area.chunks_exact(width).zip(ink.chunks_exact(width));
+            let mut sums: Vec<f32> = products
+                .map(|(area, ink)| area.iter().zip(ink).map(|(area, ink)| area * ink).sum())
+                .collect();
+            sums.resize(width, 0.0);
+            sums
+        });
         Self { width, before, main, second, area, rows, gram }
     }
 }
@@ -81,11 +83,11 @@ impl Template {
 pub(super) struct Field {
     /// Pixels along a row, padding included.
     stride: usize,
-    /// Per channel: the pixel less its row's background; then, summed over the channels, the background
-    /// times that. 0 in the padding.
+    /// Per channel: the pixel less its row's background; then, summed over the channels, twice the
+    /// background times that. 0 in the padding.
     planes: [Vec<f32>; 4],
-    /// Per row, each channel's background and the sum of their squares.
-    background: Vec<[f32; 4]>,
+    /// Of each row: each channel's background, then the sum of their squares.
+    background: [Vec<f32>; 4],
     /// The sum of the squared differences.
     energy: f32,
 }
@@ -96,10 +98,10 @@ impl Field {
         let stride = side + 2 * PADDING;
         let border = side / 8;
         let mut planes = [(); 4].map(|()| vec![0.0; stride * stride]);
-        let mut background = vec![[0.0; 4]; stride];
+        let mut background = [(); 4].map(|()| vec![0.0; stride]);
         let mut energy = 0.0;
         for channel in 0..3 {
-            for (row, background) in background.iter_mut().enumerate() {
+            for row in 0..stride {
                 let inside = row.clamp(PADDING, PADDING + side - 1) - PADDING;
                 let pixels = &rgb[inside * side..][..side];
                 let mut edge: Vec<f32> = (0..border)
@@ -108,13 +110,13 @@ impl Field {
                     .collect();
                 edge.sort_by(f32::total_cmp);
                 let back = (edge[border - 1] + edge[border]) / 2.0;
-                background[channel] = back;
-                background[3] += back * back;
+                background[channel][row] = back;
+                background[3][row] += back * back;
                 if row == inside + PADDING {
                     for (column, pixel) in pixels.iter().enumerate() {
                         let (at, value) = (row * stride + PADDING + column, pixel[channel] - back);
                         planes[channel][at] = value;
-                        planes[3][at] += back * value;
+                        planes[3][at] += 2.0 * back * value;
                         energy += value * value;
                     }
                 }
@@ -133,45 +135,30 @@ impl Field {
     ) -> f32 {
         let [left, top] = centre.map(|at| at + PADDING - template.before);
         let (width, none) = (template.width, simd.splat_f32s(0.0));
-        // Sums of products with the inks of each channel, and with their area of the last plane.
-        let (mut with_main, mut with_second, mut with_area) = ([none; 3], [none; 3], none);
-        let (mut tm, mut ts, mut squares) = ([0.0; 3], [0.0; 3], 0.0);
-        for (row, &[am, as_, aa]) in template.rows.iter().enumerate() {
+        let [mm, ms, ss] = template.gram;
+        let has_second = ss >= 0.5;
+        let mut sums = Sums { simd, main: [none; 3], second: [none; 3], area: none };
+        // The background's part: what is the same for all pixels of a row needs the row's sums alone.
+        let rows = template.rows.each_ref().map(|sums| &sums[..]);
+        sums.add(self.background.each_ref().map(|rows| &rows[top..top + width]), rows, has_second);
+        for row in 0..template.main.len() / width {
             let from = (top + row) * self.stride + left;
             let ink = row * width..(row + 1) * width;
-            let (main, _) = S::as_simd_f32s(&template.main[ink.clone()]);
-            let (second, _) = S::as_simd_f32s(&template.second[ink.clone()]);
-            let (area, _) = S::as_simd_f32s(&template.area[ink]);
-            for channel in 0..3 {
-                let (pixels, _) = S::as_simd_f32s(&self.planes[channel][from..from + width]);
-                for (&pixels, (&main, &second)) in pixels.iter().zip(main.iter().zip(second)) {
-                    with_main[channel] = simd.mul_add_e_f32s(pixels, main, with_main[channel]);
-                    with_second[channel] =
-                        simd.mul_add_e_f32s(pixels, second, with_second[channel]);
-                }
-            }
-            let (pixels, _) = S::as_simd_f32s(&self.planes[3][from..from + width]);
-            for (&pixels, &area) in pixels.iter().zip(area) {
-                with_area = simd.mul_add_e_f32s(pixels, area, with_area);
-            }
-            let back = self.background[top + row];
-            for channel in 0..3 {
-                tm[channel] += back[channel] * am;
-                ts[channel] += back[channel] * as_;
-            }
-            squares += back[3] * aa;
+            let inks = [&template.main, &template.second, &template.area];
+            let planes = self.planes.each_ref().map(|plane| &plane[from..from + width]);
+            sums.add(planes, inks.map(|numbers| &numbers[ink.clone()]), has_second);
         }
-        squares += 2.0 * simd.reduce_sum_f32s(with_area);
-        let [mm, ms, ss] = template.gram;
+        let Sums { main: with_main, second: with_second, area: with_area, .. } = sums;
+        let squares = simd.reduce_sum_f32s(with_area);
         let determinant = mm * ss - ms * ms;
         let mut fitted = 0.0;
         for channel in 0..3 {
-            let tm = tm[channel] + simd.reduce_sum_f32s(with_main[channel]);
-            let ts = ts[channel] + simd.reduce_sum_f32s(with_second[channel]);
-            fitted += if ss < 0.5 {
-                tm * tm / mm
-            } else {
+            let tm = simd.reduce_sum_f32s(with_main[channel]);
+            fitted += if has_second {
+                let ts = simd.reduce_sum_f32s(with_second[channel]);
                 (ss * tm * tm - 2.0 * ms * tm * ts + mm * ts * ts) / determinant
+            } else {
+                tm * tm / mm
             };
         }
         (fitted - squares) / self.energy.max(ENERGY_FLOOR)
@@ -180,3 +167,35 @@ impl Field {
 
 /// A picture with less energy than this (a pixel or two of faint colour) is empty.
 const ENERGY_FLOOR: f32 = 1.0;
+
+/// Of products of the picture with the inks, by channel, and of the last plane with their area.
+struct Sums<S: Simd> {
+    simd: S,
+    main: [S::f32s; 3],
+    second: [S::f32s; 3],
+    area: S::f32s,
+}
+
+impl<S: Simd> Sums<S> {
+    /// `planes` and `inks` are whole vectors of the same length.
+    #[inline(always)]
+    fn add(&mut self, planes: [&[f32]; 4], inks: [&[f32]; 3], has_second: bool) {
+        let Self { simd, main, second, area } = self;
+        let [p0, p1, p2, p3] = planes.map(|plane| S::as_simd_f32s(plane).0);
+        let [with_main, with_second, with_area] = inks.map(|ink| S::as_simd_f32s(ink).0);
+        let planes = p0.iter().zip(p1).zip(p2).zip(p3);
+        let inks = with_main.iter().zip(with_area).zip(with_second);
+        // One loop for all sums: each waits for its own last one alone.
+        for ((((&a, &b), &c), &d), ((&m, &w), &s)) in planes.zip(inks) {
+            main[0] = simd.mul_add_e_f32s(a, m, main[0]);
+            main[1] = simd.mul_add_e_f32s(b, m, main[1]);
+            main[2] = simd.mul_add_e_f32s(c, m, main[2]);
+            *area = simd.mul_add_e_f32s(d, w, *area);
+            if has_second {
+                second[0] = simd.mul_add_e_f32s(a, s, second[0]);
+                second[1] = simd.mul_add_e_f32s(b, s, second[1]);
+                second[2] = simd.mul_add_e_f32s(c, s, second[2]);
+            }
+        }
+    }
+}
