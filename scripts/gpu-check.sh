@@ -13,7 +13,8 @@
 # packages to install first, OUT the folder for what is made, DEVICE another device than `cuda`
 # (DEVICE=ndarray, or flex for bench and pictures, tries this script where there is no GPU), MINUTES the
 # most that bench and pictures may take, PRECISION theirs. Compiled and tuned kernels are kept in target/
-# between calls (cubecl.toml). Each part prints its table last and ends with 1 where something differs.
+# between calls: what is not tuned in time is left out of the table, and another call goes on from
+# there. Each part prints its table last and ends with 1 where something differs or is left out.
 set -eu
 part=${1:?expected tests, bench, pictures or job}
 binary=${BINARY:-target/release/mi2rage}

@@ -130,10 +130,25 @@ impl DeviceChoice {
             Self::Ndarray => job.run::<NdArray>(NdArrayDevice::Cpu),
             #[cfg(feature = "cuda")]
             Self::Cuda(index) => {
+                keep_compiled();
                 job.run::<burn::backend::Cuda>(burn::backend::cuda::CudaDevice::new(index))
             }
             _ => within_pool(|| job.run::<Flex>(FlexDevice)),
         })
+    }
+}
+
+/// Has compiled kernels kept for the next run, as tuned choices are: in a source tree's `target`, else in the
+/// user's cache. Before the card is used; a `cubecl.toml` of the user's may name another place.
+#[cfg(feature = "cuda")]
+fn keep_compiled() {
+    use burn::cubecl::config::cache::CacheConfig;
+    use burn::cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+    let mut state = CubeClRuntimeConfig::storage().lock();
+    if state.is_none() {
+        let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+        config.compilation.cache.get_or_insert(CacheConfig::Target);
+        *state = Some(std::sync::Arc::new(config));
     }
 }
 
