@@ -100,8 +100,10 @@ impl Field {
         let mut planes = [(); 4].map(|()| vec![0.0; stride * stride]);
         let mut background = [(); 4].map(|()| vec![0.0; stride]);
         let mut energy = 0.0;
-        for channel in 0..3 {
-            for row in 0..stride {
+        let [backgrounds @ .., squares] = &mut background;
+        for (channel, backgrounds) in backgrounds.iter_mut().enumerate() {
+            for (row, (background, square)) in backgrounds.iter_mut().zip(&mut *squares).enumerate()
+            {
                 let inside = row.clamp(PADDING, PADDING + side - 1) - PADDING;
                 let pixels = &rgb[inside * side..][..side];
                 let mut edge: Vec<f32> = (0..border)
@@ -110,8 +112,8 @@ impl Field {
                     .collect();
                 edge.sort_by(f32::total_cmp);
                 let back = (edge[border - 1] + edge[border]) / 2.0;
-                background[channel][row] = back;
-                background[3][row] += back * back;
+                *background = back;
+                *square += back * back;
                 if row == inside + PADDING {
                     for (column, pixel) in pixels.iter().enumerate() {
                         let (at, value) = (row * stride + PADDING + column, pixel[channel] - back);
