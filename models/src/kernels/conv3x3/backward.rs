@@ -11,22 +11,23 @@ use crate::kernels::vector::widest;
 /// The gradient of the weight, `[out, in, 3, 3]`.
 pub(super) fn to_weight(sizes: &Sizes, samples: &[f32], gradients: &[f32]) -> Vec<f32> {
     let (row, out, lines) = (sizes.row(), sizes.channels_out, sizes.lines_at_once());
-    let matrices = parts(samples.len() / sizes.sample_in())
+    let blocks = sizes.out_h.div_ceil(lines);
+    // Blocks of lines of all samples, so that one large picture keeps more than a thread busy.
+    let matrices = parts(samples.len() / sizes.sample_in() * blocks)
         .into_par_iter()
         .map(|part| {
             let mut matrix = vec![0.0; row * out];
             let mut gathered = vec![0.0; lines * sizes.out_w * row];
-            for index in part {
+            for (index, block) in part.map(|at| (at / blocks, at % blocks)) {
                 let sample = &samples[index * sizes.sample_in()..][..sizes.sample_in()];
                 let gradient = &gradients[index * sizes.sample_out()..][..sizes.sample_out()];
-                for (i, gradient) in gradient.chunks(lines * sizes.out_w * out).enumerate() {
-                    let pixels = gradient.len() / out;
-                    let gathered = &mut gathered[..pixels * row];
-                    sizes.gather(sample, i * lines, gathered);
-                    let gathered = Matrix::new(gathered, pixels, row).transpose();
-                    let gradient = Matrix::new(gradient, pixels, out);
-                    multiply(&mut matrix, out, true, 1.0, gathered, gradient);
-                }
+                let gradient = &gradient[block * lines * sizes.out_w * out..];
+                let pixels = (lines * sizes.out_w).min(gradient.len() / out);
+                let gathered = &mut gathered[..pixels * row];
+                sizes.gather(sample, block * lines, gathered);
+                let gathered = Matrix::new(gathered, pixels, row).transpose();
+                let gradient = Matrix::new(&gradient[..pixels * out], pixels, out);
+                multiply(&mut matrix, out, true, 1.0, gathered, gradient);
             }
             matrix
         })
