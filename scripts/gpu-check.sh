@@ -42,11 +42,12 @@ seconds() {
 compare() {
     rows=${ROWS:?expected the program that cargo bench --features cuda --bench rows --no-run names}
     [ -z "${WHEELS:-}" ] || python3 -m pip install --quiet --no-index --no-deps "$WHEELS"/*.whl
-    # All rows' programs compile at once.
+    # On a card all rows' programs compile at once; without one their memory might not suffice.
+    case $device in cuda*) together=--together ;; *) together= ;; esac
     export TORCHINDUCTOR_COMPILE_THREADS="${TORCHINDUCTOR_COMPILE_THREADS:-4}"
     whole=0
     python3 benches/compare.py "$@" --rows "$rows" --device "$device" \
-        --precision "${PRECISION:-bf16}" --compile --together --programs this PyTorch --rounds 5 \
+        --precision "${PRECISION:-bf16}" --compile $together --programs this PyTorch --rounds 5 \
         --minutes "${MINUTES:-8}" --json "$out/$part.json" || whole=1
     python3 - "$out/$part.json" <<'PY'
 import json, statistics, sys
