@@ -139,7 +139,8 @@ impl DeviceChoice {
 }
 
 /// Has compiled kernels kept for the next run, as tuned choices are: in a source tree's `target`, else in the
-/// user's cache. Before the card is used; a `cubecl.toml` of the user's may name another place.
+/// user's cache. Before the card is used; a `cubecl.toml` of the user's may name another place. Says so
+/// where nothing is kept yet: then the first minutes pass without a result.
 #[cfg(feature = "cuda")]
 fn keep_compiled() {
     use burn::cubecl::config::cache::CacheConfig;
@@ -148,6 +149,14 @@ fn keep_compiled() {
     if state.is_none() {
         let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
         config.compilation.cache.get_or_insert(CacheConfig::Target);
+        let kept = config.autotune.cache.root().join("autotune");
+        if !kept.exists() {
+            tracing::warn!(
+                "kernels are compiled and tried on the card when a size first occurs, which takes \
+                 minutes; what is found is kept in {}",
+                kept.display()
+            );
+        }
         *state = Some(std::sync::Arc::new(config));
     }
 }
