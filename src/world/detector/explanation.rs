@@ -136,28 +136,28 @@ impl Field {
         centre: [usize; 2],
     ) -> f32 {
         let [left, top] = centre.map(|at| at + PADDING - template.before);
-        let (width, none) = (template.width, simd.splat_f32s(0.0));
+        let width = template.width;
         let [mm, ms, ss] = template.gram;
         let has_second = ss >= 0.5;
-        let mut sums = Sums { simd, main: [none; 3], second: [none; 3], area: none };
+        let none = simd.splat_f32s(0.0);
+        let mut sums = Sums { main: [none; 3], second: [none; 3], area: none };
         // The background's part: what is the same for all pixels of a row needs the row's sums alone.
-        let rows = template.rows.each_ref().map(|sums| &sums[..]);
-        sums.add(self.background.each_ref().map(|rows| &rows[top..top + width]), rows, has_second);
+        let background = self.background.each_ref().map(|rows| &rows[top..top + width]);
+        sums.add(simd, background, template.rows.each_ref().map(|sums| &sums[..]), has_second);
+        let inks = [&template.main, &template.second, &template.area];
         for row in 0..template.main.len() / width {
             let from = (top + row) * self.stride + left;
-            let ink = row * width..(row + 1) * width;
-            let inks = [&template.main, &template.second, &template.area];
             let planes = self.planes.each_ref().map(|plane| &plane[from..from + width]);
-            sums.add(planes, inks.map(|numbers| &numbers[ink.clone()]), has_second);
+            let inks = inks.map(|ink| &ink[row * width..(row + 1) * width]);
+            sums.add(simd, planes, inks, has_second);
         }
-        let Sums { main: with_main, second: with_second, area: with_area, .. } = sums;
-        let squares = simd.reduce_sum_f32s(with_area);
+        let squares = simd.reduce_sum_f32s(sums.area);
         let determinant = mm * ss - ms * ms;
         let mut fitted = 0.0;
         for channel in 0..3 {
-            let tm = simd.reduce_sum_f32s(with_main[channel]);
+            let tm = simd.reduce_sum_f32s(sums.main[channel]);
             fitted += if has_second {
-                let ts = simd.reduce_sum_f32s(with_second[channel]);
+                let ts = simd.reduce_sum_f32s(sums.second[channel]);
                 (ss * tm * tm - 2.0 * ms * tm * ts + mm * ts * ts) / determinant
             } else {
                 tm * tm / mm
@@ -172,7 +172,6 @@ const ENERGY_FLOOR: f32 = 1.0;
 
 /// Of products of the picture with the inks, by channel, and of the last plane with their area.
 struct Sums<S: Simd> {
-    simd: S,
     main: [S::f32s; 3],
     second: [S::f32s; 3],
     area: S::f32s,
@@ -181,22 +180,22 @@ struct Sums<S: Simd> {
 impl<S: Simd> Sums<S> {
     /// `planes` and `inks` are whole vectors of the same length.
     #[inline(always)]
-    fn add(&mut self, planes: [&[f32]; 4], inks: [&[f32]; 3], has_second: bool) {
-        let Self { simd, main, second, area } = self;
-        let [p0, p1, p2, p3] = planes.map(|plane| S::as_simd_f32s(plane).0);
-        let [with_main, with_second, with_area] = inks.map(|ink| S::as_simd_f32s(ink).0);
-        let planes = p0.iter().zip(p1).zip(p2).zip(p3);
-        let inks = with_main.iter().zip(with_area).zip(with_second);
+    fn add(&mut self, simd: S, planes: [&[f32]; 4], inks: [&[f32]; 3], has_second: bool) {
+        let [red, green, blue, last] = planes.map(|plane| S::as_simd_f32s(plane).0);
+        let [main, second, area] = inks.map(|ink| S::as_simd_f32s(ink).0);
+        let planes = red.iter().zip(green).zip(blue).zip(last);
         // One loop for all sums: each waits for its own last one alone.
-        for ((((&a, &b), &c), &d), ((&m, &w), &s)) in planes.zip(inks) {
-            main[0] = simd.mul_add_e_f32s(a, m, main[0]);
-            main[1] = simd.mul_add_e_f32s(b, m, main[1]);
-            main[2] = simd.mul_add_e_f32s(c, m, main[2]);
-            *area = simd.mul_add_e_f32s(d, w, *area);
+        for ((((&r, &g), &b), &last), ((&m, &s), &a)) in
+            planes.zip(main.iter().zip(second).zip(area))
+        {
+            self.main[0] = simd.mul_add_e_f32s(r, m, self.main[0]);
+            self.main[1] = simd.mul_add_e_f32s(g, m, self.main[1]);
+            self.main[2] = simd.mul_add_e_f32s(b, m, self.main[2]);
+            self.area = simd.mul_add_e_f32s(last, a, self.area);
             if has_second {
-                second[0] = simd.mul_add_e_f32s(a, s, second[0]);
-                second[1] = simd.mul_add_e_f32s(b, s, second[1]);
-                second[2] = simd.mul_add_e_f32s(c, s, second[2]);
+                self.second[0] = simd.mul_add_e_f32s(r, s, self.second[0]);
+                self.second[1] = simd.mul_add_e_f32s(g, s, self.second[1]);
+                self.second[2] = simd.mul_add_e_f32s(b, s, self.second[2]);
             }
         }
     }
