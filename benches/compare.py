@@ -6,14 +6,15 @@
     python benches/compare.py [ROW ...] [--rounds 5] [--threads N] [--json FILE]
 
 ROW is a name or a pattern such as "world-*"; `cargo bench --bench rows -- --list` prints the names.
-A row's programs run once before it counts, at once; then they take turns, so that one computes at a
-time. All keep their models in memory: the U-Net of Stable Diffusion takes 4 to 6 GB in each.
-`--programs this PyTorch` measures fewer.
+A row's programs are started one after the other and run once before it counts; then they take
+turns, so that one computes at a time. All keep their models in memory: the U-Net of Stable
+Diffusion takes 4 to 6 GB in each. `--programs this PyTorch` measures fewer.
 
 `--device cuda --precision bf16 --compile` measures a card, PyTorch compiled; `--rows FILE` names a
-program that was built elsewhere; under `--minutes N` a row may take a quarter of what is left, or
-`--together`, where the first runs of all rows are made at once, they two thirds: there kernels are
-compiled, on one core each.
+program that was built elsewhere; under `--minutes N` a row may take a quarter of what is left. With
+`--together` the first runs of all rows, in which a card's kernels are compiled, on one core each, are
+made at once and may take two thirds. (`bert-load` reads what this project writes: not with that.)
+What gives no answer is left out, and the exit status is then 1.
 
 Prints a table in Markdown: medians; the operations that PyTorch counts (two a multiply-add of matrix
 products and convolutions) and the share that this project reaches of the row `machine-operations`, where
@@ -22,6 +23,7 @@ without what importing its libraries takes. The JSON file has every figure.
 """
 
 import argparse
+import contextlib
 import fnmatch
 import json
 import os
@@ -74,65 +76,90 @@ def listed(command):
     return {name: rest for name, *rest in lines}
 
 
-def start(command, threads):
+def begin(command, threads):
+    """Starts a program and has it run once, which does not count."""
     count = str(threads)
     environment = os.environ | {"RAYON_NUM_THREADS": count, "OMP_NUM_THREADS": count}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
-
-
-def begin(commands, threads):
-    """Starts the programs of a row and has each run once, which does not count."""
-    running = {program: start(command, threads) for program, command in commands.items()}
-    for process in running.values():
-        tell(process, "go")
-    return running
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
+    tell(process, "go")
+    return process
 
 
 def tell(process, line):
-    process.stdin.write(line + "\n")
-    process.stdin.flush()
+    # That it has ended is seen where it should answer.
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
 
 
 def answer(process, end):
     """Its next line, before `end`."""
     if not select.select([process.stdout], [], [], max(0, end - time.monotonic()))[0]:
-        raise NoAnswer("gave no answer in time")
+        raise NoAnswer(f"{shlex.join(process.args)}: gave no answer in time")
     line = process.stdout.readline()
     if not line:
-        raise NoAnswer("ended without an answer")
+        raise NoAnswer(f"{shlex.join(process.args)}: ended without an answer")
     return json.loads(line)
 
 
-def settle(running, end):
-    """Waits for the first runs; a program that gives none is left out."""
-    for program, process in list(running.items()):
-        try:
-            answer(process, end)
-        except NoAnswer as reason:
-            print(f"{shlex.join(process.args)}: {reason}", file=sys.stderr)
-            stop({program: running.pop(program)})
+def is_warm(process, end):
+    """Waits for the first run; without one the program is stopped."""
+    try:
+        return bool(answer(process, end))
+    except NoAnswer as reason:
+        print(reason, file=sys.stderr)
+        stop(process)
+        return False
 
 
-def measure(running, rounds, end):
-    """Seconds of all rounds and memory, by program; before `end`."""
-    seconds = {program: [] for program in running}
-    for _ in range(rounds):
-        for program, process in running.items():
-            tell(process, "go")
-            seconds[program].append(answer(process, end)["seconds"])
-    for process in running.values():
-        tell(process, "end")
+def warm(commands, threads, end):
+    """Starts the programs of a row one after the other: one may read what the one before has written."""
+    running = {}
+    for program, command in commands.items():
+        process = begin(command, threads)
+        if is_warm(process, end):
+            running[program] = process
+    return running
+
+
+def warm_together(rows, threads, end):
+    """Starts the programs of all rows at once."""
+    begun = {
+        row: {program: begin(command, threads) for program, command in commands.items()}
+        for row, commands in rows.items()
+    }
     return {
-        program: {"seconds": seconds[program]} | answer(process, end)
-        for program, process in running.items()
+        row: {name: process for name, process in running.items() if is_warm(process, end)}
+        for row, running in begun.items()
     }
 
 
-def stop(running):
-    for process in running.values():
-        process.kill()
-        process.wait()
+def measure(running, rounds, end):
+    """Seconds of all rounds and memory, by program; before `end`. The programs are stopped."""
+    seconds = {program: [] for program in running}
+    try:
+        for _ in range(rounds):
+            for program, process in running.items():
+                tell(process, "go")
+                seconds[program].append(answer(process, end)["seconds"])
+        for process in running.values():
+            tell(process, "end")
+        return {
+            program: {"seconds": seconds[program]} | answer(process, end)
+            for program, process in running.items()
+        }
+    except NoAnswer as reason:
+        print(reason, file=sys.stderr)
+        return {}
+    finally:
+        for process in running.values():
+            stop(process)
+
+
+def stop(process):
+    process.kill()
+    process.wait()
 
 
 def table_row(name, items, about, results, best):
@@ -222,47 +249,31 @@ def main():
         rows = listed(ours)
         best = None
         chosen = [name for pattern in options.rows for name in fnmatch.filter(rows, pattern)]
-        chosen = list(dict.fromkeys(chosen))
         commands = {
             name: {
                 program: [*command, name, *work]
                 for program, command in programs.items()
                 if name in has[program]
             }
-            for name in chosen
+            for name in dict.fromkeys(chosen)
         }
+        now = time.monotonic()
         begun = {}
-        try:
-            if options.together:
-                first = time.monotonic() + (end - time.monotonic()) * 2 / 3
-                begun = {name: begin(commands[name], options.threads) for name in chosen}
-                for running in begun.values():
-                    settle(running, first)
-            for name in chosen:
-                items, about = rows[name]
-                # What is left serves all rows, or a row may take a quarter of it.
-                now = time.monotonic()
-                limit = end if options.together else now + (end - now) / 4
-                if not options.together:
-                    begun[name] = begin(commands[name], options.threads)
-                    settle(begun[name], limit)
-                try:
-                    results[name] = measure(begun[name], options.rounds, limit)
-                    if results[name]:
-                        print_row(table_row(name, items, about, results[name], best))
-                except NoAnswer as reason:
-                    print(f"{name}: {reason}", file=sys.stderr)
-                stop(begun[name])
-                if name == PEAK and "this" in results.get(name, {}):
-                    median = statistics.median(results[name]["this"]["seconds"])
-                    best = int(items.split()[0]) * 1e9 / median
-                if options.json:
-                    options.json.write_text(json.dumps(results, indent=2) + "\n")
-        finally:
-            for running in begun.values():
-                stop(running)
-    whole = all(set(results.get(name, {})) == set(commands[name]) for name in chosen)
-    sys.exit(0 if whole else 1)
+        if options.together:
+            begun = warm_together(commands, options.threads, now + (end - now) * 2 / 3)
+        for name, of_row in commands.items():
+            now = time.monotonic()
+            limit = end if options.together else now + (end - now) / 4
+            running = begun[name] if options.together else warm(of_row, options.threads, limit)
+            found = results[name] = measure(running, options.rounds, limit)
+            items, about = rows[name]
+            if found:
+                print_row(table_row(name, items, about, found, best))
+            if name == PEAK and "this" in found:
+                best = int(items.split()[0]) * 1e9 / statistics.median(found["this"]["seconds"])
+            if options.json:
+                options.json.write_text(json.dumps(results, indent=2) + "\n")
+    sys.exit(0 if all(results[name].keys() == commands[name].keys() for name in commands) else 1)
 
 
 if __name__ == "__main__":
