@@ -2,9 +2,12 @@
 
 use std::hint::black_box;
 
+use burn::module::Param;
+use burn::nn::Linear;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor};
 use mi2rage_models::diffusion::{Guidance, SamplerConfig, SamplerKind, ScheduleConfig, sample};
+use mi2rage_models::kernels::linear;
 use mi2rage_models::unet::{UNet, UNetConfig};
 use mi2rage_models::vae::{AutoencoderKl, VaeConfig};
 
@@ -110,10 +113,11 @@ pub fn product<B: Backend>(setting: &Setting<'_, B>) -> Work {
         let matrix = Tensor::<B, 2>::random([SIZE, SIZE], distribution, &setting.device);
         matrix.cast(setting.precision.dtype())
     };
-    let (left, right) =
-        (drawn(Distribution::Normal(0.0, 1.0)), drawn(Distribution::Normal(0.0, deviation)));
+    let left = drawn(Distribution::Normal(0.0, 1.0));
+    let right = drawn(Distribution::Normal(0.0, deviation));
+    let right = Linear { weight: Param::from_tensor(right), bias: None };
     Box::new(move || {
-        let product = (0..PRODUCTS).fold(left.clone(), |left, _| left.matmul(right.clone()));
+        let product = (0..PRODUCTS).fold(left.clone(), |left, _| linear(&right, left));
         black_box(product.slice([0..1, 0..1]).into_data());
     })
 }

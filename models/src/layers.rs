@@ -1,9 +1,28 @@
 //! What the transformers share: activations, masks, positions.
 
+use burn::nn::Linear;
 use burn::tensor::{Bool, Int, Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
-use crate::kernels::activate;
+use crate::dropout::Dropout;
+use crate::kernels::{activate, linear, linear_onto};
+
+/// `dropout(dense(x)) + residual`, the end of a transformer's sublayer.
+///
+/// # Shapes
+/// - x: `[.., in]`
+/// - residual and output: `[.., out]`
+pub(crate) fn add_sublayer<B: Backend, const D: usize>(
+    dense: &Linear<B>,
+    dropout: &Dropout,
+    x: Tensor<B, D>,
+    residual: Tensor<B, D>,
+) -> Tensor<B, D> {
+    if B::ad_enabled(&x.device()) {
+        return dropout.forward(linear(dense, x)) + residual;
+    }
+    linear_onto(dense, x, residual)
+}
 
 /// A configuration that describes no model.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

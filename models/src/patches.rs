@@ -2,6 +2,8 @@
 
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 
+use crate::kernels::product;
+
 /// One linear map of disjoint patches, in the type of its weight.
 ///
 /// # Shapes
@@ -25,11 +27,14 @@ pub fn embed_patches<B: Backend>(
         .permute([0, 2, 4, 1, 3, 5])
         .reshape([batch * rows * columns, channels * patch * patch]);
     let weight = weight.reshape([hidden, channels * patch * patch]);
-    let states = patches.matmul(weight.transpose());
+    let dtype = weight.dtype();
+    let states = product(patches, weight.transpose());
+    let of_sums = states.dtype();
     let states = match bias {
-        Some(bias) => states + bias.unsqueeze::<2>(),
+        Some(bias) => states + bias.cast(of_sums).unsqueeze::<2>(),
         None => states,
     };
+    let states = states.cast(dtype);
     (states.reshape([batch, rows * columns, hidden]), [rows, columns])
 }
 

@@ -13,6 +13,8 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
+use crate::kernels::laid_out;
+
 /// The type that weights have in memory, and states between layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -112,7 +114,7 @@ impl<B: Backend> ModuleMapper<B> for Convert {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let container = self.path.last().map_or("", String::as_str);
         let dtype = self.precision.dtype_in(container);
-        param.map(|tensor| tensor.cast(dtype))
+        param.map(|tensor| laid_out(tensor.cast(dtype)))
     }
 }
 

@@ -9,9 +9,9 @@ use burn::tensor::{Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
 use crate::dropout::Dropout;
-use crate::kernels::{attention, linear, linear_activated};
+use crate::kernels::{attention, linear, linear_activated, linear_of_few};
 use crate::layer_norm::LayerNorm;
-use crate::layers::{Activation, ConfigError, add_to_each};
+use crate::layers::{Activation, ConfigError, add_sublayer, add_to_each};
 use crate::patches::{embed_patches, positions_for};
 
 /// The keys of transformers' `config.json` that describe the model. What is not given is as in
@@ -264,8 +264,8 @@ pub struct ViTOutput<B: Backend> {
 }
 
 impl<B: Backend> ViTOutput<B> {
-    fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        self.dropout.forward(linear(&self.dense, x))
+    fn forward(&self, x: Tensor<B, 3>, residual: Tensor<B, 3>) -> Tensor<B, 3> {
+        add_sublayer(&self.dense, &self.dropout, x, residual)
     }
 }
 
@@ -279,7 +279,7 @@ pub struct ViTAttention<B: Backend> {
 }
 
 impl<B: Backend> ViTAttention<B> {
-    fn forward(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+    fn forward(&self, hidden: Tensor<B, 3>, residual: Tensor<B, 3>) -> Tensor<B, 3> {
         let own = &self.attention;
         let attended = attention(
             linear(&own.query, hidden.clone()),
@@ -289,7 +289,7 @@ impl<B: Backend> ViTAttention<B> {
             None,
             &own.dropout,
         );
-        self.output.forward(attended)
+        self.output.forward(attended, residual)
     }
 }
 
@@ -321,11 +321,11 @@ impl<B: Backend> ViTLayer<B> {
     /// `[batch, n, hidden]` to the same.
     pub fn forward(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let normed = self.layernorm_before.forward(hidden.clone());
-        let hidden = self.attention.forward(normed) + hidden;
+        let hidden = self.attention.forward(normed, hidden);
         let normed = self.layernorm_after.forward(hidden.clone());
         let ViTIntermediate { dense, activation } = &self.intermediate;
         let wide = linear_activated(dense, *activation, normed);
-        self.output.forward(wide) + hidden
+        self.output.forward(wide, hidden)
     }
 }
 
@@ -375,7 +375,7 @@ impl<B: Backend> Vit<B> {
         let [batch, _, width] = hidden.dims();
         let class = hidden.narrow(1, 0, 1).reshape([batch, width]);
         match &self.pooler {
-            Some(pooler) => pooler.dense.forward(class).tanh(),
+            Some(pooler) => linear_of_few(&pooler.dense, class).tanh(),
             None => class,
         }
     }
@@ -405,7 +405,7 @@ impl<B: Backend> ViTForImageClassification<B> {
         let hidden = self.vit.forward(pixels);
         let [batch, _, width] = hidden.dims();
         let class = hidden.narrow(1, 0, 1).reshape([batch, width]);
-        self.classifier.forward(class)
+        linear_of_few(&self.classifier, class)
     }
 }
 

@@ -8,6 +8,7 @@ use super::cache::LayerCache;
 use crate::dropout::Dropout;
 use crate::kernels::{attention, linear};
 use crate::layer_norm::LayerNorm;
+use crate::layers::add_sublayer;
 
 /// Keys and values, each `[batch, n, hidden]`.
 pub(super) type KeyValue<B> = (Tensor<B, 3>, Tensor<B, 3>);
@@ -113,7 +114,6 @@ impl<B: Backend> BertAttention<B> {
     ) -> Tensor<B, 3> {
         let attended = self.self_attn.attend(hidden.clone(), key_value, bias);
         let output = &self.output;
-        let projected = output.dropout.forward(linear(&output.dense, attended));
-        output.layer_norm.forward(projected + hidden)
+        output.layer_norm.forward(add_sublayer(&output.dense, &output.dropout, attended, hidden))
     }
 }

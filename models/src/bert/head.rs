@@ -6,7 +6,7 @@ use burn::tensor::{Bool, DType, Int, Tensor, backend::Backend};
 
 use super::{Bert, BertCache, BertConfig, EncoderStates};
 use crate::dropout::Dropout;
-use crate::kernels::linear;
+use crate::kernels::{linear, linear_of_few, product};
 use crate::layer_norm::LayerNorm;
 use crate::layers::Activation;
 
@@ -40,8 +40,9 @@ impl<B: Backend> BertLmHead<B> {
         let transform = &self.transform;
         let states = transform.activation.forward(linear(&transform.dense, states));
         let states = transform.layer_norm.forward(states);
-        let logits = states.matmul(word_embeddings.transpose()) + self.bias.val().unsqueeze::<2>();
-        logits.cast(DType::F32)
+        let logits = product(states, word_embeddings.transpose());
+        let bias = self.bias.val().cast(logits.dtype()).unsqueeze::<2>();
+        (logits + bias).cast(DType::F32)
     }
 }
 
@@ -160,6 +161,6 @@ impl<B: Backend> BertForSequenceClassification<B> {
     ) -> Tensor<B, 2> {
         let hidden = self.bert.forward(input_ids, token_type_ids, attention_mask);
         let pooled = self.bert.pool(hidden);
-        self.classifier.forward(self.dropout.forward(pooled))
+        linear_of_few(&self.classifier, self.dropout.forward(pooled))
     }
 }

@@ -7,9 +7,9 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::attention::BertAttention;
 use super::cache::LayerCache;
 use crate::dropout::Dropout;
-use crate::kernels::{linear, linear_activated};
+use crate::kernels::linear_activated;
 use crate::layer_norm::LayerNorm;
-use crate::layers::Activation;
+use crate::layers::{Activation, add_sublayer};
 
 /// The wide half of the feed-forward part.
 #[derive(Module, Debug)]
@@ -64,7 +64,7 @@ impl<B: Backend> BertLayer<B> {
     fn feed_forward(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let BertIntermediate { dense, activation } = &self.intermediate;
         let wide = linear_activated(dense, *activation, hidden.clone());
-        let narrow = self.output.dropout.forward(linear(&self.output.dense, wide));
-        self.output.layer_norm.forward(narrow + hidden)
+        let BertOutput { dense, dropout, layer_norm } = &self.output;
+        layer_norm.forward(add_sublayer(dense, dropout, wide, hidden))
     }
 }

@@ -25,6 +25,7 @@ use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Bool, Int, Tensor, backend::Backend};
 
+use crate::kernels::linear_of_few;
 use crate::layers::attention_bias;
 
 /// What the cross-attention of a decoder reads.
@@ -58,7 +59,7 @@ impl<B: Backend> BertPooler<B> {
     pub fn forward(&self, hidden: Tensor<B, 3>) -> Tensor<B, 2> {
         let [batch, _, width] = hidden.dims();
         let first = hidden.narrow(1, 0, 1).reshape([batch, width]);
-        self.dense.forward(first).tanh()
+        linear_of_few(&self.dense, first).tanh()
     }
 }
 

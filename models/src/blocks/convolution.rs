@@ -44,6 +44,15 @@ impl<B: Backend> Convolution3x3<B> {
         kernels::conv3x3(input, self.weight.val(), bias, stride)
     }
 
+    /// The convolution of stride 1, added to `residual`.
+    ///
+    /// # Shapes
+    /// - input: `[b, h, w, in]`
+    /// - residual and output: `[b, h, w, out]`
+    pub fn forward_onto(&self, input: Tensor<B, 4>, residual: Tensor<B, 4>) -> Tensor<B, 4> {
+        kernels::conv3x3_onto(input, self.weight.val(), self.bias.val().unsqueeze(), residual)
+    }
+
     /// The convolution of stride 1 with `shift` added to every pixel of a sample.
     ///
     /// # Shapes

@@ -63,16 +63,18 @@ impl<B: Backend> ResnetBlock<B> {
         let hidden = self.norm1.forward_silu(input.clone());
         let hidden = match (&self.time_emb_proj, time) {
             (Some(project), Some(time)) => {
-                let shift = project.forward(time.clone()); // [b, out]
+                let shift = kernels::linear_of_few(project, time.clone()); // [b, out]
                 self.conv1.forward_shifted(hidden, shift)
             }
             _ => self.conv1.forward(hidden, Stride::One),
         }; // [b, h, w, out]
         let hidden = self.norm2.forward_silu(hidden);
-        let hidden = self.conv2.forward(hidden, Stride::One);
         match &self.conv_shortcut {
-            Some(shortcut) => kernels::linear(shortcut, input) + hidden,
-            None => input + hidden,
+            Some(shortcut) => {
+                let hidden = self.conv2.forward(hidden, Stride::One);
+                kernels::linear_onto(shortcut, input, hidden)
+            }
+            None => self.conv2.forward_onto(hidden, input),
         }
     }
 }

@@ -5,7 +5,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Tensor, backend::Backend};
 
 use crate::dropout::Dropout;
-use crate::kernels::{attention, linear, linear_activated};
+use crate::kernels::{attention, linear, linear_activated, linear_onto};
 use crate::layer_norm::LayerNorm;
 use crate::layers::Activation;
 
@@ -65,7 +65,12 @@ pub struct ClipAttention<B: Backend> {
 }
 
 impl<B: Backend> ClipAttention<B> {
-    fn forward(&self, hidden: Tensor<B, 3>, bias: Option<Tensor<B, 3>>) -> Tensor<B, 3> {
+    fn forward(
+        &self,
+        hidden: Tensor<B, 3>,
+        bias: Option<Tensor<B, 3>>,
+        residual: Tensor<B, 3>,
+    ) -> Tensor<B, 3> {
         let attended = attention(
             linear(&self.q_proj, hidden.clone()),
             linear(&self.k_proj, hidden.clone()),
@@ -74,7 +79,7 @@ impl<B: Backend> ClipAttention<B> {
             bias,
             &self.dropout,
         );
-        linear(&self.out_proj, attended)
+        linear_onto(&self.out_proj, attended, residual)
     }
 }
 
@@ -90,8 +95,8 @@ pub struct ClipMlp<B: Backend> {
 }
 
 impl<B: Backend> ClipMlp<B> {
-    fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        linear(&self.fc2, linear_activated(&self.fc1, self.activation, x))
+    fn forward(&self, x: Tensor<B, 3>, residual: Tensor<B, 3>) -> Tensor<B, 3> {
+        linear_onto(&self.fc2, linear_activated(&self.fc1, self.activation, x), residual)
     }
 }
 
@@ -115,9 +120,9 @@ impl<B: Backend> ClipEncoderLayer<B> {
     /// - `bias`: `[1 or batch, 1 or n, n]`, see [`crate::layers::attention_bias`]
     pub fn forward(&self, hidden: Tensor<B, 3>, bias: Option<Tensor<B, 3>>) -> Tensor<B, 3> {
         let normed = self.layer_norm1.forward(hidden.clone());
-        let hidden = self.self_attn.forward(normed, bias) + hidden;
+        let hidden = self.self_attn.forward(normed, bias, hidden);
         let normed = self.layer_norm2.forward(hidden.clone());
-        self.mlp.forward(normed) + hidden
+        self.mlp.forward(normed, hidden)
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{initial_scale, projection, scaled_cosines, unit_rows};
 use super::{ClipTextConfig, ClipTextModel};
+use crate::kernels::linear_of_few;
 
 /// Text encoder and projections; a vision encoder of its owner's choice gives the states that
 /// `visual_projection` takes.
@@ -56,7 +57,7 @@ impl<B: Backend> LockedClip<B> {
     pub fn text_features(&self, input_ids: Tensor<B, 2, Int>) -> Tensor<B, 2> {
         let hidden = self.text_model.forward(input_ids.clone(), None);
         let pooled = self.text_model.pool(hidden, input_ids);
-        unit_rows(self.text_projection.forward(pooled))
+        unit_rows(linear_of_few(&self.text_projection, pooled))
     }
 
     /// # Shapes
@@ -64,7 +65,7 @@ impl<B: Backend> LockedClip<B> {
     /// - `pooled`: `[batch, vision hidden]`, the vision encoder's state of each picture
     /// - output: `[batch, projection]`, each row of length 1
     pub fn image_features(&self, pooled: Tensor<B, 2>) -> Tensor<B, 2> {
-        unit_rows(self.visual_projection.forward(pooled))
+        unit_rows(linear_of_few(&self.visual_projection, pooled))
     }
 
     /// Scaled cosines `[texts, pictures]` of the features of both.

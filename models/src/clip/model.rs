@@ -6,6 +6,7 @@ use burn::tensor::{DType, Int, Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
 use super::{ClipTextConfig, ClipTextModel, ClipVisionConfig, ClipVisionModel};
+use crate::kernels::linear_of_few;
 use crate::layers::ConfigError;
 
 /// The sizes of a CLIP. What is not given is as in clip-vit-base-patch32.
@@ -119,7 +120,7 @@ impl<B: Backend> ClipModel<B> {
     pub fn text_features(&self, input_ids: Tensor<B, 2, Int>) -> Tensor<B, 2> {
         let hidden = self.text_model.forward(input_ids.clone(), None);
         let pooled = self.text_model.pool(hidden, input_ids);
-        unit_rows(self.text_projection.forward(pooled))
+        unit_rows(linear_of_few(&self.text_projection, pooled))
     }
 
     /// # Shapes
@@ -128,7 +129,7 @@ impl<B: Backend> ClipModel<B> {
     /// - output: `[batch, projection]`, each row of length 1
     pub fn image_features(&self, pixels: Tensor<B, 4>) -> Tensor<B, 2> {
         let pooled = self.vision_model.pool(self.vision_model.forward(pixels));
-        unit_rows(self.visual_projection.forward(pooled))
+        unit_rows(linear_of_few(&self.visual_projection, pooled))
     }
 
     /// Scaled cosines `[texts, pictures]` of the features of both.
@@ -155,7 +156,7 @@ impl<B: Backend> ClipTextModelWithProjection<B> {
     /// - output: `[batch, projection]`
     pub fn forward(&self, input_ids: Tensor<B, 2, Int>) -> Tensor<B, 2> {
         let hidden = self.text_model.forward(input_ids.clone(), None);
-        self.text_projection.forward(self.text_model.pool(hidden, input_ids))
+        linear_of_few(&self.text_projection, self.text_model.pool(hidden, input_ids))
     }
 }
 

@@ -9,6 +9,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use self::portable::{fused, fused_pays, plain};
+use super::cuda;
 use super::flex::{self, FlexOperation};
 use super::matrix::{self, Matrix};
 use super::parts::{pieces, write_parts, write_pieces};
@@ -39,14 +40,18 @@ pub fn attention<B: Backend>(
 ) -> Tensor<B, 3> {
     let [b, n, _] = query.dims();
     let [_, m, _] = key.dims();
+    let bias = bias.map(|bias| bias.detach().cast(DType::F32));
+    let kept = dropout.mask::<B>(b * heads * n * m, &query.device()).map(Arc::new);
+    if kept.is_none()
+        && let Some(output) = cuda::attention([&query, &key, &value], heads, bias.as_ref())
+    {
+        return output;
+    }
     if bias.is_none() && fused_pays(&query, m) {
         return fused(query, key, value, heads);
     }
-    let bias = bias.map_or_else(
-        || Tensor::zeros([1, 1, m], (&query.device(), DType::F32)),
-        |bias| bias.detach().cast(DType::F32),
-    );
-    let kept = dropout.mask::<B>(b * heads * n * m, &query.device()).map(Arc::new);
+    let none = || Tensor::zeros([1, 1, m], (&query.device(), DType::F32));
+    let bias = bias.unwrap_or_else(none);
     let inputs = [
         flex::primitive(&query),
         flex::primitive(&key),

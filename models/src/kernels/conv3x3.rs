@@ -3,11 +3,13 @@ mod sizes;
 mod winograd;
 
 use burn::prelude::*;
+use burn::tensor::DType;
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn_flex::FlexTensor;
 
 use self::sizes::{Sizes, geometry};
+use super::cuda;
 use super::flex::{self, FlexOperation};
 use crate::blocks::Stride;
 
@@ -24,9 +26,43 @@ pub fn conv3x3<B: Backend>(
     bias: Tensor<B, 2>,
     stride: Stride,
 ) -> Tensor<B, 4> {
+    if let Some(output) = cuda::conv3x3(&input, &weight, &bias, None, geometry(stride)) {
+        return output;
+    }
     let inputs = [flex::primitive(&input), flex::primitive(&weight), flex::primitive(&bias)];
     flex::apply(Convolution { stride }, inputs)
         .unwrap_or_else(|| plain(input, weight, bias, stride))
+}
+
+/// [`conv3x3`] of stride 1 added to what is already there; on a card in one pass.
+///
+/// # Shapes
+/// - input: `[b, h, w, in]`
+/// - weight: `[out, in, 3, 3]`
+/// - bias: `[1, out]`, or `[b, out]` for one a sample
+/// - residual and output: `[b, h, w, out]`
+pub fn conv3x3_onto<B: Backend>(
+    input: Tensor<B, 4>,
+    weight: Tensor<B, 4>,
+    bias: Tensor<B, 2>,
+    residual: Tensor<B, 4>,
+) -> Tensor<B, 4> {
+    cuda::conv3x3(&input, &weight, &bias, Some(&residual), geometry(Stride::One))
+        .unwrap_or_else(|| residual + conv3x3(input, weight, bias, Stride::One))
+}
+
+/// A convolution's weight as a card reads it where it lies, `[out, 3, 3, in]` in memory; on other backends, and
+/// any other parameter, as it is.
+pub(crate) fn laid_out<B: Backend, const D: usize>(weight: Tensor<B, D>) -> Tensor<B, D> {
+    let [out, channels, 3, 3] = weight.dims()[..] else { return weight };
+    if !cuda::is_cuda::<B>() || !matches!(weight.dtype(), DType::BF16 | DType::F16) {
+        return weight;
+    }
+    let four = |sizes: [usize; 4]| std::array::from_fn::<_, D, _>(|i| sizes[i]);
+    let axes = |axes| four(axes).map(|axis| axis as isize);
+    // Through one dimension: a tensor of several may get gaps between its rows.
+    let numbers: Tensor<B, 1> = weight.permute(axes([0, 2, 3, 1])).reshape([-1]);
+    numbers.reshape(four([out, 3, 3, channels])).permute(axes([0, 3, 1, 2]))
 }
 
 fn plain<B: Backend>(

@@ -62,8 +62,8 @@ fn is_transposed(tensor: &FlexTensor) -> bool {
         && tensor.storage::<f32>().len() == layout.num_elements()
 }
 
-/// Whether linear layers read a weight that is the transpose of a contiguous matrix where it lies.
-pub(crate) fn reads_transposed<B: Backend>() -> bool {
+/// Whether tensors are burn-flex's, with gradients or without.
+pub(super) fn is_flex<B: Backend>() -> bool {
     let primitive = TypeId::of::<FloatTensor<B>>();
     [TypeId::of::<FlexTensor>(), TypeId::of::<FloatTensor<Autodiff<Flex>>>()].contains(&primitive)
 }

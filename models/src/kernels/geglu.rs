@@ -2,6 +2,7 @@ use burn::prelude::*;
 use burn::tensor::activation::gelu;
 use burn_flex::FlexTensor;
 
+use super::cuda;
 use super::flex::{self, FlexOperation};
 use super::parts::write_pieces;
 use super::vector::{normal, widest};
@@ -13,7 +14,9 @@ use super::vector::{normal, widest};
 /// - input: `[b, n, 2c]`
 /// - output: `[b, n, c]`
 pub fn geglu<B: Backend>(input: Tensor<B, 3>) -> Tensor<B, 3> {
-    flex::apply(Geglu, [flex::primitive(&input)]).unwrap_or_else(|| plain(input))
+    cuda::geglu(&input)
+        .or_else(|| flex::apply(Geglu, [flex::primitive(&input)]))
+        .unwrap_or_else(|| plain(input))
 }
 
 fn plain<B: Backend>(input: Tensor<B, 3>) -> Tensor<B, 3> {

@@ -3,6 +3,7 @@ use burn::tensor::activation;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::cuda;
 use super::flex::{self, FlexOperation};
 use super::parts::{parts, sum_in_order, write_parts};
 use super::vector::{sigmoid, widest};
@@ -21,6 +22,9 @@ pub fn group_norm<B: Backend>(
     epsilon: f64,
     silu: bool,
 ) -> Tensor<B, 4> {
+    if let Some(output) = cuda::group_norm(&input, &gamma, &beta, groups, epsilon, silu) {
+        return output;
+    }
     let dtype = input.dtype();
     let input = input.cast(gamma.dtype());
     let operation = GroupNormalisation { groups, epsilon: epsilon as f32, silu };

@@ -2,6 +2,7 @@ use burn::prelude::*;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::cuda;
 use super::flex::{self, FlexOperation};
 use super::parts::{parts, sum_in_order, write_pieces};
 use super::vector::{sum, widest};
@@ -19,6 +20,9 @@ pub fn layer_norm<B: Backend, const D: usize>(
     beta: Tensor<B, 1>,
     epsilon: f64,
 ) -> Tensor<B, D> {
+    if let Some(output) = cuda::layer_norm(&input, &gamma, &beta, epsilon) {
+        return output;
+    }
     let (dims, dtype) = (input.dims(), input.dtype());
     let [channels] = gamma.dims();
     let rows: Tensor<B, 2> = input.cast(gamma.dtype()).reshape([-1, channels as i32]);

@@ -4,6 +4,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::activation;
+use super::cuda;
 use super::flex::{self, FlexOperation};
 use super::geglu::{gate, gate_rows, geglu};
 use super::matrix::Matrix;
@@ -21,9 +22,34 @@ use crate::layers::Activation;
 /// - input: `[.., in]`
 /// - output: `[.., out]`
 pub fn linear<B: Backend, const D: usize>(layer: &Linear<B>, input: Tensor<B, D>) -> Tensor<B, D> {
-    over_rows(input, |rows| {
-        fast(layer, Then::Activate(None), &rows).unwrap_or_else(|| layer.forward(rows))
+    on_card(layer, &input, Then::Activate(None), None).unwrap_or_else(|| {
+        over_rows(input, |rows| {
+            fast(layer, Then::Activate(None), &rows).unwrap_or_else(|| layer.forward(rows))
+        })
     })
+}
+
+/// [`linear`] of few rows, which burn's own serves as well where no card does.
+///
+/// # Shapes
+/// - input: `[rows, in]`
+/// - output: `[rows, out]`
+pub(crate) fn linear_of_few<B: Backend>(layer: &Linear<B>, input: Tensor<B, 2>) -> Tensor<B, 2> {
+    on_card(layer, &input, Then::Activate(None), None).unwrap_or_else(|| layer.forward(input))
+}
+
+/// [`linear`] added to what is already there; on a card in one pass.
+///
+/// # Shapes
+/// - input: `[.., in]`
+/// - residual and output: `[.., out]`
+pub fn linear_onto<B: Backend, const D: usize>(
+    layer: &Linear<B>,
+    input: Tensor<B, D>,
+    residual: Tensor<B, D>,
+) -> Tensor<B, D> {
+    on_card(layer, &input, Then::Activate(None), Some(&residual))
+        .unwrap_or_else(|| linear(layer, input) + residual)
 }
 
 /// [`linear`] followed by an activation; where nothing is learnt, in one pass.
@@ -40,9 +66,11 @@ pub fn linear_activated<B: Backend, const D: usize>(
     if B::ad_enabled(&input.device()) {
         return activation.forward(linear(layer, input));
     }
-    over_rows(input, |rows| {
-        fast(layer, Then::Activate(Some(activation)), &rows)
-            .unwrap_or_else(|| activation.forward(layer.forward(rows)))
+    let then = Then::Activate(Some(activation));
+    on_card(layer, &input, then, None).unwrap_or_else(|| {
+        over_rows(input, |rows| {
+            fast(layer, then, &rows).unwrap_or_else(|| activation.forward(layer.forward(rows)))
+        })
     })
 }
 
@@ -60,10 +88,28 @@ pub fn linear_geglu<B: Backend, const D: usize>(
     let apart = |rows| geglu(linear(layer, rows).unsqueeze::<3>()).squeeze_dim(0);
     // The backward pass needs what was gated.
     let learns = B::ad_enabled(&input.device());
+    if let Some(output) = on_card(layer, &input, Then::Gate, None) {
+        return output;
+    }
     over_rows(input, |rows| match learns {
         true => apart(rows),
         false => fast(layer, Then::Gate, &rows).unwrap_or_else(|| apart(rows)),
     })
+}
+
+/// A product of matrices. Of 16 bits on a card it has 32: its sums are not rounded.
+///
+/// # Shapes
+/// - left: `[m, k]`
+/// - right: `[k, n]`
+/// - output: `[m, n]`
+pub(crate) fn product<B: Backend>(left: Tensor<B, 2>, right: Tensor<B, 2>) -> Tensor<B, 2> {
+    if cuda::is_cuda::<B>()
+        && let Some(product) = cuda::product(&left.clone().unsqueeze(), &right.clone().unsqueeze())
+    {
+        return product.squeeze_dim(0);
+    }
+    left.matmul(right)
 }
 
 /// `function` of the rows, `[rows, in]` to `[rows, out]`, in the input's shape.
@@ -77,12 +123,27 @@ fn over_rows<B: Backend, const D: usize>(
     output.reshape(dims)
 }
 
+/// A card's output for 16-bit tensors.
+fn on_card<B: Backend, const D: usize>(
+    layer: &Linear<B>,
+    input: &Tensor<B, D>,
+    then: Then,
+    residual: Option<&Tensor<B, D>>,
+) -> Option<Tensor<B, D>> {
+    if !cuda::is_cuda::<B>() {
+        return None;
+    }
+    let bias = layer.bias.as_ref().map(|bias| bias.val());
+    cuda::linear(input, &layer.weight.val(), bias.as_ref(), then, residual)
+}
+
 /// The fast path's output where there is one.
 fn fast<B: Backend>(layer: &Linear<B>, then: Then, rows: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+    let (weight, bias) = (layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()));
     let product = Product { then };
-    let (rows, weight) = (flex::primitive(rows), flex::primitive(&layer.weight.val()));
-    match &layer.bias {
-        Some(bias) => flex::apply(product, [rows, weight, flex::primitive(&bias.val())]),
+    let (rows, weight) = (flex::primitive(rows), flex::primitive(&weight));
+    match bias {
+        Some(bias) => flex::apply(product, [rows, weight, flex::primitive(&bias)]),
         None => flex::apply(product, [rows, weight]),
     }
 }
@@ -95,7 +156,7 @@ struct Product {
 
 /// What follows in the same pass; nothing does where there is a backward pass.
 #[derive(Clone, Copy, Debug)]
-enum Then {
+pub(super) enum Then {
     Activate(Option<Activation>),
     /// The first half of the columns times gelu of the second.
     Gate,

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::archive::{Archive, Entry, Reach};
 use super::{Precision, PublishedError};
-use crate::kernels::{reads_transposed, transposed};
+use crate::kernels::{laid_out, reads_transposed, transposed};
 
 /// Names, and what belongs to each.
 pub type Pairs = &'static [(&'static str, &'static str)];
@@ -391,7 +391,7 @@ impl<B: Backend> ModuleMapper<B> for Fill<'_, B> {
         let dtype = data.dtype;
         let id = param.id;
         let tensor = Tensor::from_data(data, (self.device, dtype));
-        let tensor = if transposed { tensor.transpose() } else { tensor };
+        let tensor = if transposed { tensor.transpose() } else { laid_out(tensor) };
         let param = param.transform_for_load(tensor, id);
         if param.device() == *self.device { param } else { param.fork(self.device) }
     }

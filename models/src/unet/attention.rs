@@ -2,7 +2,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
 
 use crate::dropout::Dropout;
-use crate::kernels::{attention, linear};
+use crate::kernels::{attention, linear, linear_onto};
 
 /// Multi-head attention of picture positions to themselves or to the condition
 /// (diffusers' `Attention`).
@@ -44,23 +44,24 @@ impl<B: Backend> Attention<B> {
         }
     }
 
-    /// `bias` is added to the attention's logits, before the softmax.
+    /// `bias` is added to the attention's logits, before the softmax, and the output to `residual`.
     ///
     /// # Shapes
     /// - hidden: `[b, n, channels]`
     /// - bias: `[b, 1, m]`
-    /// - output: `[b, n, channels]`
+    /// - residual and output: `[b, n, channels]`
     pub fn forward(
         &self,
         hidden: Tensor<B, 3>,
         context: KeysValues<B>,
         bias: Option<&Tensor<B, 3>>,
+        residual: Tensor<B, 3>,
     ) -> Tensor<B, 3> {
         let query = linear(&self.to_q, hidden);
         let KeysValues { keys, values } = context;
         let attended =
             attention(query, keys, values, self.heads, bias.cloned(), &Dropout::new(0.0));
-        linear(&self.to_out[0], attended)
+        linear_onto(&self.to_out[0], attended, residual)
     }
 }
 

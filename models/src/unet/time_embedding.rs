@@ -2,6 +2,8 @@ use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
 use burn::tensor::activation::silu;
 
+use crate::kernels::linear_of_few;
+
 /// Sines and cosines of a timestep at geometrically spaced frequencies (Vaswani et al. 2017, as
 /// diffusers' `get_timestep_embedding`): `sin(t * 10000^(-i / (d/2 - shift)))` and the cosines.
 ///
@@ -51,6 +53,6 @@ impl<B: Backend> TimestepEmbedding<B> {
     /// - input: `[b, channels]`
     /// - output: `[b, width]`
     pub fn forward(&self, sinusoids: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.linear_2.forward(silu(self.linear_1.forward(sinusoids)))
+        linear_of_few(&self.linear_2, silu(linear_of_few(&self.linear_1, sinusoids)))
     }
 }

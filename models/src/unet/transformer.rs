@@ -3,7 +3,7 @@ use burn::prelude::*;
 
 use super::{Attention, Conditions};
 use crate::blocks::GroupNorm;
-use crate::kernels::{linear, linear_geglu};
+use crate::kernels::{linear, linear_geglu, linear_onto};
 use crate::layer_norm::LayerNorm;
 
 /// The first layer of the feed-forward network: a gated linear unit with gelu
@@ -34,11 +34,13 @@ impl<B: Backend> FeedForward<B> {
         }
     }
 
+    /// The output is added to `residual`.
+    ///
     /// # Shapes
-    /// - input and output: `[b, n, c]`
-    pub fn forward(&self, input: Tensor<B, 3>) -> Tensor<B, 3> {
+    /// - input, residual and output: `[b, n, c]`
+    pub fn forward(&self, input: Tensor<B, 3>, residual: Tensor<B, 3>) -> Tensor<B, 3> {
         let inner = linear_geglu(&self.net_0.proj, input); // [b, n, 4c]
-        linear(&self.net_2, inner)
+        linear_onto(&self.net_2, inner, residual)
     }
 }
 
@@ -82,11 +84,11 @@ impl<B: Backend> BasicTransformerBlock<B> {
     ) -> Tensor<B, 3> {
         let normal = self.norm1.forward(hidden.clone());
         let own = self.attn1.keys_values(normal.clone());
-        let hidden = self.attn1.forward(normal, own, None) + hidden;
+        let hidden = self.attn1.forward(normal, own, None, hidden);
         let normal = self.norm2.forward(hidden.clone());
         let context = conditions.next_context();
-        let hidden = self.attn2.forward(normal, context, conditions.bias) + hidden;
-        self.ff.forward(self.norm3.forward(hidden.clone())) + hidden
+        let hidden = self.attn2.forward(normal, context, conditions.bias, hidden);
+        self.ff.forward(self.norm3.forward(hidden.clone()), hidden)
     }
 }
 
@@ -142,6 +144,6 @@ impl<B: Backend> Transformer<B> {
         for block in &self.transformer_blocks {
             hidden = block.forward(hidden, conditions);
         }
-        linear(&self.proj_out, hidden).reshape([b, h, w, c]) + input
+        linear_onto(&self.proj_out, hidden.reshape([b, h, w, c]), input)
     }
 }

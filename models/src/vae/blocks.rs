@@ -3,7 +3,7 @@ use burn::prelude::*;
 
 use crate::blocks::{Downsample, GroupNorm, ResnetBlock, ResnetSizes, Stride, Upsample};
 use crate::dropout::Dropout;
-use crate::kernels::{attention, linear};
+use crate::kernels::{attention, linear, linear_onto};
 
 /// diffusers fixes the epsilon of all the autoencoder's normalisations.
 pub(super) const EPSILON: f64 = 1e-6;
@@ -150,7 +150,7 @@ impl<B: Backend> MidAttention<B> {
         let key = linear(&self.to_k, hidden.clone());
         let value = linear(&self.to_v, hidden);
         let attended = attention(query, key, value, 1, None, &Dropout::new(0.0)); // [b, hw, c]
-        linear(&self.to_out[0], attended).reshape([b, h, w, c]) + input
+        linear_onto(&self.to_out[0], attended.reshape([b, h, w, c]), input)
     }
 }
 

@@ -7,6 +7,8 @@ use burn::tensor::activation::softmax;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{DType, TensorData};
 
+use crate::kernels::cuda;
+
 /// Weights of a head from which on burn's own kernel is taken: fewer fit the caches of a card, and its
 /// alternative, which is tried beside it, has logits of the tensors' own type.
 const FUSED: usize = 1 << 20;
@@ -46,8 +48,17 @@ pub(super) fn plain<B: Backend>(
     let [_, _, c] = query.dims();
     let (width, dtype) = (c / heads, query.dtype());
     let wide = if dtype == DType::F64 { dtype } else { DType::F32 };
-    let query = split(query.cast(wide) * (width as f64).powf(-0.5), heads);
-    let logits = query.matmul(split(key.cast(wide), heads).transpose()); // [b, heads, n, m]
+    let scale = (width as f64).powf(-0.5);
+    let on_card = cuda::is_cuda::<B>() && matches!(dtype, DType::BF16 | DType::F16);
+    let of_sixteen = on_card
+        .then(|| products(split(query.clone(), heads), split(key.clone(), heads).transpose()));
+    let logits = match of_sixteen.flatten() {
+        Some(logits) => logits * scale,
+        None => {
+            let query = split(query.cast(wide) * scale, heads);
+            query.matmul(split(key.cast(wide), heads).transpose())
+        }
+    }; // [b, heads, n, m]
     let weights = softmax(logits + bias.cast(wide).unsqueeze_dim(1), 3);
     let weights = match kept {
         Some(kept) => {
@@ -57,7 +68,16 @@ pub(super) fn plain<B: Backend>(
         }
         None => weights,
     };
-    merge(weights.cast(dtype).matmul(split(value, heads)))
+    let (weights, value) = (weights.cast(dtype), split(value, heads));
+    let product = on_card.then(|| products(weights.clone(), value.clone())).flatten();
+    merge(product.map_or_else(|| weights.matmul(value), |output| output.cast(dtype)))
+}
+
+/// Products of matrices of 16 bits on a card, in 32.
+fn products<B: Backend>(left: Tensor<B, 4>, right: Tensor<B, 4>) -> Option<Tensor<B, 4>> {
+    let ([b, heads, n, k], [_, _, _, m]) = (left.dims(), right.dims());
+    let (left, right) = (left.reshape([b * heads, n, k]), right.reshape([b * heads, k, m]));
+    Some(cuda::product(&left, &right)?.reshape([b, heads, n, m]))
 }
 
 /// `[b, length, c]` to `[b, heads, length, c / heads]`.

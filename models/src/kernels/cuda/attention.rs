@@ -1,0 +1,169 @@
+use std::sync::LazyLock;
+
+use burn::prelude::*;
+
+use super::launch::{Kernel, Piece};
+use super::layout::{self, contiguous, positions};
+use super::{CudaOperation, CudaTensor, PRELUDE, apply, bits};
+use super::{defines, empty_like, multiprocessors, shared_limit};
+use crate::kernels::flex::primitive;
+
+static ATTENTION: LazyLock<Piece> = LazyLock::new(|| Piece::new(include_str!("attention.cu")));
+
+/// The widest head whose sums a block keeps in registers.
+const WIDEST: usize = 256;
+
+/// Queries of a warp.
+const WARP_ROWS: usize = 16;
+
+/// The most blocks of a grid's second and third dimension.
+const MOST: usize = u16::MAX as usize;
+
+/// Multi-head attention without dropout.
+///
+/// # Shapes
+/// - query: `[b, n, c]`, `heads` divides `c`
+/// - key, value: `[b, m, c]`
+/// - bias: `[1 or b, 1 or n, m]`, of 32 bits
+/// - output: `[b, n, c]`
+pub(in super::super) fn attention<B: Backend>(
+    [query, key, value]: [&Tensor<B, 3>; 3],
+    heads: usize,
+    bias: Option<&Tensor<B, 3>>,
+) -> Option<Tensor<B, 3>> {
+    let output = query.dims();
+    let [b, _, c] = output;
+    let width = c / heads;
+    if !width.is_multiple_of(8) || width > WIDEST || b > MOST || heads > MOST {
+        return None;
+    }
+    let [query, key, value] = [query, key, value].map(primitive);
+    match bias {
+        Some(bias) => apply(Attention { heads }, [query, key, value, primitive(bias)], output),
+        None => apply(Attention { heads }, [query, key, value], output),
+    }
+}
+
+#[derive(Debug)]
+struct Attention {
+    heads: usize,
+}
+
+impl Attention {
+    fn attend(
+        &self,
+        inputs: [CudaTensor; 3],
+        bias: Option<CudaTensor>,
+        output: Shape,
+    ) -> CudaTensor {
+        let [b, n, c] = layout::dims(&inputs[0]);
+        let [_, m, _] = layout::dims(&inputs[1]);
+        let width = c / self.heads;
+        let [(query, q_row), (key, k_row), (value, v_row)] = inputs.map(|x| positions(x, 8));
+        let bias = bias.map(in_rows);
+        let client = &query.client;
+        let output = empty_like(&query, output);
+        let blocks = n * self.heads * b;
+        let Blocks { rows, keys } =
+            Blocks::of(width, n, blocks, multiprocessors(client), shared_limit(client));
+        let kernel = Kernel {
+            entry: "attention",
+            pieces: vec![*PRELUDE, *ATTENTION],
+            defines: defines(
+                &query,
+                [
+                    ("D", width),
+                    ("BIAS", bias.is_some().into()),
+                    ("ROWS", rows),
+                    ("KEYS", keys),
+                    ("WARP_ROWS", WARP_ROWS),
+                ],
+            ),
+            threads: rows / WARP_ROWS * 32,
+            shared: shared(width, rows, keys),
+        };
+        let [bias_batch, bias_row] = bias.as_ref().map_or([0; 2], |bias| {
+            let sizes = layout::dims::<3>(bias);
+            [0, 1].map(|i| if sizes[i] == 1 { 0 } else { bias.meta.strides[i] })
+        });
+        let scale = bits(1.0 / (width as f32).sqrt());
+        let [n_, m_, heads, q_row, k_row, v_row, bias_batch, bias_row] =
+            [n, m, self.heads, q_row, k_row, v_row, bias_batch, bias_row].map(|x| x as u64);
+        let info = vec![n_, m_, heads, q_row, k_row, v_row, scale, bias_batch, bias_row];
+        let bias = bias.as_ref().map_or(&query.handle, |bias| &bias.handle);
+        let buffers = [&query.handle, &key.handle, &value.handle, bias, &output.handle];
+        kernel.launch(client, [n.div_ceil(rows), self.heads, b], &buffers, info);
+        output
+    }
+}
+
+/// A bias whose rows of numbers have no gaps; copied where they have. The rows may lie anywhere.
+fn in_rows(bias: CudaTensor) -> CudaTensor {
+    let [_, _, m] = layout::dims(&bias);
+    if m == 1 || bias.meta.strides[2] == 1 { bias } else { contiguous(bias) }
+}
+
+/// Queries of a block, and keys of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Blocks {
+    rows: usize,
+    keys: usize,
+}
+
+impl Blocks {
+    /// The largest that fit the shared memory and leave no multiprocessor without a block; `all` are the
+    /// queries of all heads of all samples.
+    fn of(width: usize, n: usize, all: usize, multiprocessors: usize, shared_limit: usize) -> Self {
+        let many = n > 64 && all >= 128 * multiprocessors;
+        [(128, 64), (64, 64), (64, 32)]
+            .into_iter()
+            .filter(|&(rows, _)| many || rows == 64)
+            .find(|&(rows, keys)| shared(width, rows, keys) <= shared_limit)
+            .map(|(rows, keys)| Self { rows, keys })
+            .expect("the smallest block fits any card of compute capability 8.0")
+    }
+}
+
+/// Bytes of shared memory: two steps' keys and values, and the queries where registers do not hold them.
+fn shared(width: usize, rows: usize, keys: usize) -> usize {
+    let queries = if width * WARP_ROWS > 2048 { rows } else { 0 };
+    (4 * keys + queries) * (32 * width.div_ceil(16) + 16)
+}
+
+impl CudaOperation<3> for Attention {
+    const WIDE: [bool; 3] = [false; 3];
+
+    fn launch(&self, inputs: [CudaTensor; 3], output: Shape) -> CudaTensor {
+        self.attend(inputs, None, output)
+    }
+}
+
+impl CudaOperation<4> for Attention {
+    const WIDE: [bool; 4] = [false, false, false, true];
+
+    fn launch(&self, [query, key, value, bias]: [CudaTensor; 4], output: Shape) -> CudaTensor {
+        self.attend([query, key, value], Some(bias), output)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_fit_the_shared_memory() {
+        for width in (8..=WIDEST).step_by(8) {
+            for (multiprocessors, limit) in [(132, 232_448), (28, 101_376)] {
+                for n in [1, 77, 4096] {
+                    let Blocks { rows, keys } =
+                        Blocks::of(width, n, 16 * n, multiprocessors, limit);
+                    assert!(shared(width, rows, keys) <= limit, "{width}: {rows} x {keys}");
+                    assert!(rows <= 2 * keys);
+                }
+            }
+        }
+        let many = Blocks::of(64, 4096, 16 * 4096, 132, 232_448);
+        assert_eq!(many, Blocks { rows: 128, keys: 64 });
+        assert_eq!(Blocks::of(64, 64, 16 * 64, 132, 232_448), Blocks { rows: 64, keys: 64 });
+    }
+}

@@ -1,0 +1,68 @@
+//! What stands for `cuda` where it is not built in: no tensor is a card's.
+
+use burn::prelude::*;
+
+use super::linear::Then;
+
+pub(super) fn is_cuda<B: Backend>() -> bool {
+    false
+}
+
+pub(super) fn linear<B: Backend, const D: usize>(
+    _input: &Tensor<B, D>,
+    _weight: &Tensor<B, 2>,
+    _bias: Option<&Tensor<B, 1>>,
+    _then: Then,
+    _residual: Option<&Tensor<B, D>>,
+) -> Option<Tensor<B, D>> {
+    None
+}
+
+pub(super) fn product<B: Backend>(
+    _left: &Tensor<B, 3>,
+    _right: &Tensor<B, 3>,
+) -> Option<Tensor<B, 3>> {
+    None
+}
+
+pub(super) fn conv3x3<B: Backend>(
+    _input: &Tensor<B, 4>,
+    _weight: &Tensor<B, 4>,
+    _bias: &Tensor<B, 2>,
+    _residual: Option<&Tensor<B, 4>>,
+    _geometry: (usize, usize),
+) -> Option<Tensor<B, 4>> {
+    None
+}
+
+pub(super) fn attention<B: Backend>(
+    _inputs: [&Tensor<B, 3>; 3],
+    _heads: usize,
+    _bias: Option<&Tensor<B, 3>>,
+) -> Option<Tensor<B, 3>> {
+    None
+}
+
+pub(super) fn group_norm<B: Backend>(
+    _input: &Tensor<B, 4>,
+    _gamma: &Tensor<B, 1>,
+    _beta: &Tensor<B, 1>,
+    _groups: usize,
+    _epsilon: f64,
+    _silu: bool,
+) -> Option<Tensor<B, 4>> {
+    None
+}
+
+pub(super) fn layer_norm<B: Backend, const D: usize>(
+    _input: &Tensor<B, D>,
+    _gamma: &Tensor<B, 1>,
+    _beta: &Tensor<B, 1>,
+    _epsilon: f64,
+) -> Option<Tensor<B, D>> {
+    None
+}
+
+pub(super) fn geglu<B: Backend>(_input: &Tensor<B, 3>) -> Option<Tensor<B, 3>> {
+    None
+}
