@@ -69,7 +69,19 @@ PY
 
 case $part in
 tests)
-    [ -z "${TESTS:-}" ] || "$TESTS" --ignored --nocapture
+    # One process a test: each compiles its kernels one after the other.
+    failed=
+    if [ -n "${TESTS:-}" ]; then
+        tests=$("$TESTS" --list --ignored | sed -n 's/: test$//p')
+        for test in $tests; do
+            ("$TESTS" --ignored --nocapture --exact "$test" >"$out/$test.log" 2>&1 || touch "$out/$test.failed") &
+        done
+        wait
+        for test in $tests; do
+            echo "$test: $(grep -c 'beyond rounding' "$out/$test.log") cases"
+            [ ! -e "$out/$test.failed" ] || { failed=1; tail -5 "$out/$test.log"; }
+        done
+    fi
     words="a photo of a red wedding on plain paper"
     for each in flex "$device"; do
         mkdir -p "$out/$each"
@@ -100,6 +112,7 @@ for a, b in zip(flex["arms"], other["arms"]):
 sys.exit(0 if same >= 0.9 * len(captions[0]) and worst <= 5.0 else 1)
 PY
     cat "$out/seconds"
+    [ -z "$failed" ]
     ;;
 bench)
     compare product "world-*" bert vit caption unet-2 unet-16 vae-decode bert-training vit-training
@@ -108,7 +121,12 @@ pictures)
     compare product unet-2 "pictures-*"
     ;;
 job)
-    seconds ccg3 "$binary" experiment configs/ccg3.toml --device "$device" --out "$out/ccg3"
+    # On a card generators compute in 16 bits.
+    case $device in
+    cuda*) set -- --set 'generators.precision="bf16"' --set generators.batch=256 ;;
+    *) set -- ;;
+    esac
+    seconds ccg3 "$binary" experiment configs/ccg3.toml --device "$device" --out "$out/ccg3" "$@"
     sed -n '/^## Arms/,/^## Comparisons/p' "$out/ccg3/report.md"
     cat "$out/seconds"
     ;;
