@@ -13,9 +13,6 @@ static ATTENTION: LazyLock<Piece> = LazyLock::new(|| Piece::new(include_str!("at
 /// The widest head whose sums a block keeps in registers.
 const WIDEST: usize = 256;
 
-/// Queries of a warp.
-const WARP_ROWS: usize = 16;
-
 /// The most blocks of a grid's second and third dimension.
 const MOST: usize = u16::MAX as usize;
 
@@ -64,8 +61,9 @@ impl Attention {
         let client = &query.client;
         let output = empty_like(&query, output);
         let blocks = n * self.heads * b;
-        let Blocks { rows, keys } =
-            Blocks::of(width, n, blocks, multiprocessors(client), shared_limit(client));
+        let card = (multiprocessors(client), shared_limit(client));
+        let blocks = Blocks::of(width, n, blocks, bias.is_some(), card);
+        let Blocks { rows, keys, of_warp } = blocks;
         let kernel = Kernel {
             entry: "attention",
             pieces: vec![*PRELUDE, *ATTENTION],
@@ -76,11 +74,11 @@ impl Attention {
                     ("BIAS", bias.is_some().into()),
                     ("ROWS", rows),
                     ("KEYS", keys),
-                    ("WARP_ROWS", WARP_ROWS),
+                    ("WARP_ROWS", of_warp),
                 ],
             ),
-            threads: rows / WARP_ROWS * 32,
-            shared: shared(width, rows, keys),
+            threads: rows / of_warp * 32,
+            shared: blocks.shared(width),
         };
         let [bias_batch, bias_row] = bias.as_ref().map_or([0; 2], |bias| {
             let sizes = layout::dims::<3>(bias);
@@ -103,31 +101,46 @@ fn in_rows(bias: CudaTensor) -> CudaTensor {
     if m == 1 || bias.meta.strides[2] == 1 { bias } else { contiguous(bias) }
 }
 
-/// Queries of a block, and keys of a step.
+/// Queries of a block, keys of a step, and queries of a warp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Blocks {
     rows: usize,
     keys: usize,
+    of_warp: usize,
 }
 
 impl Blocks {
-    /// The largest that fit the shared memory and leave no multiprocessor without a block; `all` are the
-    /// queries of all heads of all samples.
-    fn of(width: usize, n: usize, all: usize, multiprocessors: usize, shared_limit: usize) -> Self {
+    /// The fastest of those that were timed (`benches/cuda/attention_norms.py`), fit the shared memory and leave no
+    /// multiprocessor without a block; `all` are the queries of all heads of all samples.
+    fn of(
+        width: usize,
+        n: usize,
+        all: usize,
+        biased: bool,
+        (multiprocessors, shared_limit): (usize, usize),
+    ) -> Self {
         let many = n > 64 && all >= 128 * multiprocessors;
-        [(128, 64), (64, 64), (64, 32)]
+        // Twice the queries read a key half as often, where registers hold them.
+        let long = many && n >= 1024 && !biased && (40..=128).contains(&width);
+        let kinds = [
+            (long, [128, 64, 32]),
+            (many && width <= 80, [128, 64, 16]),
+            (true, [64, 64, 16]),
+            (true, [64, 32, 16]),
+        ];
+        kinds
             .into_iter()
-            .filter(|&(rows, _)| many || rows == 64)
-            .find(|&(rows, keys)| shared(width, rows, keys) <= shared_limit)
-            .map(|(rows, keys)| Self { rows, keys })
+            .filter(|(fits, _)| *fits)
+            .map(|(_, [rows, keys, of_warp])| Self { rows, keys, of_warp })
+            .find(|blocks| blocks.shared(width) <= shared_limit)
             .expect("the smallest block fits any card of compute capability 8.0")
     }
-}
 
-/// Bytes of shared memory: two steps' keys and values, and the queries where registers do not hold them.
-fn shared(width: usize, rows: usize, keys: usize) -> usize {
-    let queries = if width * WARP_ROWS > 2048 { rows } else { 0 };
-    (4 * keys + queries) * (32 * width.div_ceil(16) + 16)
+    /// Bytes of shared memory: two steps' keys and values, and the queries where registers do not hold them.
+    fn shared(&self, width: usize) -> usize {
+        let queries = if width * self.of_warp > 2048 { self.rows } else { 0 };
+        (4 * self.keys + queries) * (32 * width.div_ceil(16) + 16)
+    }
 }
 
 impl CudaOperation<3> for Attention {
@@ -153,17 +166,20 @@ mod tests {
     #[test]
     fn blocks_fit_the_shared_memory() {
         for width in (8..=WIDEST).step_by(8) {
-            for (multiprocessors, limit) in [(132, 232_448), (28, 101_376)] {
-                for n in [1, 77, 4096] {
-                    let Blocks { rows, keys } =
-                        Blocks::of(width, n, 16 * n, multiprocessors, limit);
-                    assert!(shared(width, rows, keys) <= limit, "{width}: {rows} x {keys}");
-                    assert!(rows <= 2 * keys);
+            for card in [(132, 232_448), (28, 101_376)] {
+                for (n, biased) in [(1, false), (77, true), (4096, false), (4096, true)] {
+                    let blocks = Blocks::of(width, n, 16 * n, biased, card);
+                    assert!(blocks.shared(width) <= card.1, "{width}: {blocks:?}");
+                    assert!(blocks.rows <= 2 * blocks.keys);
                 }
             }
         }
-        let many = Blocks::of(64, 4096, 16 * 4096, 132, 232_448);
-        assert_eq!(many, Blocks { rows: 128, keys: 64 });
-        assert_eq!(Blocks::of(64, 64, 16 * 64, 132, 232_448), Blocks { rows: 64, keys: 64 });
+        let of = |n, biased| {
+            let Blocks { rows, keys, of_warp } = Blocks::of(64, n, 64 * n, biased, (132, 232_448));
+            [rows, keys, of_warp]
+        };
+        assert_eq!(of(4096, false), [128, 64, 32]);
+        assert_eq!(of(4096, true), [128, 64, 16]);
+        assert_eq!(of(64, false), [64, 64, 16]);
     }
 }

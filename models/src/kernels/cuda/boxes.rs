@@ -55,7 +55,7 @@ impl Boxes<3> {
 }
 
 /// Those of `count` lines of a factor, which are the left one's rows or the right one's columns, each of `depth`
-/// numbers; `layout` says whether the lines lie one after the other (`apart`) or side by side.
+/// numbers; `apart` says whether the lines lie one after the other, instead of side by side.
 fn lines(count: usize, depth: usize, stride: usize, apart: bool, at_once: usize) -> Boxes<3> {
     let (shape, sizes) = match apart {
         true => ([1, count, depth], [1, at_once, LINE]),

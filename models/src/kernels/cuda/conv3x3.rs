@@ -25,6 +25,10 @@ pub(in super::super) fn conv3x3<B: Backend>(
     let ([b, h, w, _], [out, ..]) = (input.dims(), weight.dims());
     let size = |side: usize| Some((side + before).checked_sub(2)? / step + 1);
     let output = [b, size(h)?, size(w)?, out];
+    // Others would be spread over the output, which the kernel does not do.
+    if residual.is_some_and(|residual| residual.dims() != output) {
+        return None;
+    }
     let (input, weight, bias) = (primitive(input), primitive(weight), primitive(bias));
     let operation = Convolution { step, before };
     match residual.map(primitive) {

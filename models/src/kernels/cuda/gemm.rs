@@ -164,13 +164,14 @@ impl Product<'_> {
             Left::Pictures(_) => 2,
         };
         let b_kind = usize::from(!self.right.1.by_columns);
-        let hopper = is_hopper(client);
+        let (hopper, blocks) = (is_hopper(client), tile.blocks(shared_limit(client)));
         let defines = defines(
             self.left.0,
             [
                 ("BM", tile.bm),
                 ("BN", tile.bn),
                 ("STAGES", tile.stages),
+                ("BLOCKS", blocks),
                 ("A_KIND", a_kind),
                 ("B_KIND", b_kind),
                 ("BIAS", self.bias.is_some().into()),
@@ -192,7 +193,7 @@ impl Product<'_> {
             }));
         }
         pieces.extend([*TILES, *GEMM]);
-        let threads = if mapped { THREADS + bringing(tile) } else { THREADS };
+        let threads = if mapped { THREADS + bringing(blocks) } else { THREADS };
         Kernel { entry: "gemm", pieces, defines, threads, shared: tile.shared() }
     }
 
@@ -230,6 +231,7 @@ impl Product<'_> {
                 (channels, [h, w, channels, out_h * out_w, out_w, step, before, 3])
             }
         };
+        // Products of several matrices have nothing that follows.
         let batches = [self.batches.left, self.batches.right, m * n];
         let rows_per_bias = self.bias.map_or(0, |(_, rows)| rows);
         let mut info = vec![m, n, k, lda, self.right.1.stride];
@@ -243,8 +245,8 @@ impl Product<'_> {
 
 /// Threads that have tiles brought: a warp where two blocks share a multiprocessor, else four, which can leave
 /// the others their registers.
-fn bringing(tile: Tile) -> usize {
-    if tile.blocks() == 2 { 32 } else { 128 }
+fn bringing(blocks: usize) -> usize {
+    if blocks == 2 { 32 } else { 128 }
 }
 
 /// The number of what follows the product.

@@ -19,7 +19,7 @@ pub(in super::super) fn group_norm<B: Backend>(
     silu: bool,
 ) -> Option<Tensor<B, 4>> {
     let output = input.dims();
-    if output[0] > u16::MAX as usize {
+    if output[0] > u16::MAX as usize || output[3] > WIDEST || groups > MOST_GROUPS {
         return None;
     }
     let operation = GroupNormalisation { groups, epsilon: epsilon as f32, silu };
@@ -32,6 +32,10 @@ struct GroupNormalisation {
     epsilon: f32,
     silu: bool,
 }
+
+/// Channels and groups whose moments fit the shared memory of any card of compute capability 8.0.
+const WIDEST: usize = 8192;
+const MOST_GROUPS: usize = 4096;
 
 /// Threads of a block.
 const THREADS: usize = 512;

@@ -46,7 +46,8 @@ pub(super) struct Kernel {
     pub(super) shared: usize,
 }
 
-/// All that the compiled kernel depends on: cubecl keeps it, also on disk, under this.
+/// All that the text depends on: cubecl keeps the compiled kernel, also on disk, under this. What it is compiled for
+/// is no part of it, there as for cubecl's own kernels: cards of two kinds want a cache each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Identity {
     entry: &'static str,

@@ -62,6 +62,9 @@ pub(super) fn rows(tensor: CudaTensor) -> (CudaTensor, MatrixLayout, usize) {
 fn row_stride(shape: &[usize], strides: &[usize]) -> Option<usize> {
     let (&columns, shape) = shape.split_last()?;
     let (&from_column, strides) = strides.split_last()?;
+    if columns > 1 && from_column != 1 {
+        return None;
+    }
     let mut of_rows = shape.iter().zip(strides).rev().filter(|(size, _)| **size > 1);
     let Some((&first, &stride)) = of_rows.next() else { return Some(columns) };
     let mut expected = first * stride;
@@ -70,7 +73,7 @@ fn row_stride(shape: &[usize], strides: &[usize]) -> Option<usize> {
         expected *= size;
         fits
     });
-    ((columns == 1 || from_column == 1) && stride >= columns && even).then_some(stride)
+    (stride >= columns && even).then_some(stride)
 }
 
 /// Matrices one after the other, with the layout of each and the numbers from one to the next; copied where
@@ -166,6 +169,7 @@ mod tests {
         assert_eq!(row_stride(&[2, 3, 5], &[24, 8, 1]), Some(8));
         assert_eq!(row_stride(&[2, 1, 5], &[24, 77, 1]), Some(24));
         assert_eq!(row_stride(&[1, 1, 5], &[9, 9, 1]), Some(5));
+        assert_eq!(row_stride(&[1, 1, 5], &[10, 1, 2]), None);
         assert_eq!(row_stride(&[2, 3, 5], &[16, 5, 1]), None);
         assert_eq!(row_stride(&[2, 3, 5], &[3, 1, 6]), None);
     }

@@ -26,6 +26,10 @@ pub(in super::super) fn linear<B: Backend, const D: usize>(
         Then::Activate(_) => n,
         Then::Gate => n / 2,
     };
+    // Others would be spread over the output, which the kernel does not do.
+    if residual.is_some_and(|residual| residual.dims() != output) {
+        return None;
+    }
     let operation = Linear { then };
     let (input, weight) = (primitive(input), primitive(weight));
     match (bias.map(primitive), residual.map(primitive)) {

@@ -5,12 +5,11 @@
 // bringing into a ring of STAGES. In shared memory rows have 128 bytes, whose eight pieces of 16 bytes are
 // exchanged by the row's number, the pattern that ldmatrix reads without conflicts and that wgmma calls the
 // swizzle of 128 bytes. On Hopper a group of four warps multiplies 64 rows by `wgmma`, and where sizes allow (TMA)
-// a ninth warp has the card's copy engine bring the tiles; elsewhere a warp multiplies 64 rows and a quarter of the
+// one thread more has the card's copy engine bring the tiles; elsewhere a warp multiplies 64 rows and a quarter of the
 // columns by `mma.sync`.
 
 #define DEPTH 64
-// Blocks that a multiprocessor holds, as shared memory (228 KiB) and registers (128 a thread for two) allow.
-#define BLOCKS (STAGES * (BM + BN) <= 3 * 256 ? 2 : 1)
+// BLOCKS is how many a multiprocessor holds at a time, as its shared memory and, of two, 128 registers a thread allow.
 #define THREADS 256
 #define STAGE ((BM + BN) * 128)
 
