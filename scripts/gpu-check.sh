@@ -78,7 +78,7 @@ tests)
         done
         wait
         for test in $tests; do
-            echo "$test: $(grep -c 'beyond rounding' "$out/$test.log") cases"
+            echo "$test: $(grep -c -e 'beyond rounding' -e 'off by' "$out/$test.log") cases"
             [ ! -e "$out/$test.failed" ] || { failed=1; tail -5 "$out/$test.log"; }
         done
     fi
