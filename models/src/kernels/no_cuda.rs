@@ -4,6 +4,7 @@ use burn::prelude::*;
 
 use super::linear::Then;
 
+#[expect(clippy::extra_unused_type_parameters, reason = "as the function that it stands for")]
 pub(super) fn is_cuda<B: Backend>() -> bool {
     false
 }
