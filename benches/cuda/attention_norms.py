@@ -3,7 +3,7 @@
     python benches/cuda/attention_norms.py [--no-time]
 
 What is BAD, a summary of each kind and all timings are printed; every case goes to attention_norms.txt in OUT,
-or here."""
+or where it is started."""
 
 import ctypes, os, statistics, struct, sys, time
 from concurrent.futures import ProcessPoolExecutor
@@ -11,7 +11,6 @@ import multiprocessing
 
 import nvrtc
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 start = time.time()
 
 
@@ -77,7 +76,7 @@ built = time.time() - start
 import torch
 
 F = torch.nn.functional
-log = open(os.path.join(os.environ.get("OUT", HERE), "attention_norms.txt"), "w")
+log = open(os.path.join(os.environ.get("OUT", "."), "attention_norms.txt"), "w")
 counts = {}
 
 
