@@ -11,7 +11,6 @@ pub mod exit;
 pub mod experiment;
 pub mod generators;
 pub mod hub;
-pub mod keyed;
 pub mod memory;
 pub mod pretrain;
 pub mod progress;
@@ -20,3 +19,5 @@ pub mod select;
 pub mod tensors;
 pub mod train;
 pub mod world;
+
+pub use mi2rage_pictures::keyed;

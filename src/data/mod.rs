@@ -18,6 +18,7 @@ mod vocabulary;
 pub mod words;
 
 pub use error::DataError;
+pub use mi2rage_pictures::Picture;
 pub use split::Split;
 
 use std::ops::Range;
@@ -33,17 +34,6 @@ pub struct Entity {
     pub name: String,
     /// Token offsets into the sentence, end exclusive; never empty.
     pub span: Range<usize>,
-}
-
-/// An 8-bit RGB picture, rows from the top.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picture {
-    /// Width in pixels.
-    pub width: usize,
-    /// Height in pixels.
-    pub height: usize,
-    /// `height * width * 3` bytes, interleaved.
-    pub rgb: Vec<u8>,
 }
 
 /// Where an example's picture is.

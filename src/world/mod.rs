@@ -5,18 +5,16 @@
 //! off pictures and sentences that a generator made.
 
 pub mod config;
-pub mod detector;
 pub mod export;
-pub mod forms;
 pub mod grammar;
-pub mod lexicon;
 pub mod names;
 pub mod posts;
 pub mod probabilities;
-pub mod renderer;
 pub mod sheet;
 pub mod statistics;
 pub mod web;
+
+pub use mi2rage_pictures::{detector, forms, lexicon, renderer};
 
 pub use config::{WorldConfig, WorldConfigError};
 pub use posts::{Fidelity, World};

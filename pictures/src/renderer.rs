@@ -4,7 +4,7 @@ use rand::Rng;
 use rand::seq::IndexedRandom;
 
 use super::forms::CATALOGUE;
-use crate::data::Picture;
+use crate::Picture;
 
 /// A colour and what captions call it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -224,8 +224,8 @@ pub fn render(form: usize, size: usize, rng: &mut impl Rng) -> Picture {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forms::FORMS;
     use crate::keyed::Key;
-    use crate::world::forms::FORMS;
 
     #[test]
     fn every_two_backgrounds_leave_colours_that_stand_out() {

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use self::explanation::{Field, Lanes, Template};
 use super::forms::{CATALOGUE, cue_of};
 use super::renderer::{HALF_SIDE, SCALES};
-use crate::data::Picture;
+use crate::Picture;
 
 /// What a picture shows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -220,9 +220,9 @@ mod tests {
     use rand::Rng;
 
     use super::*;
+    use crate::forms::FORMS;
     use crate::keyed::Key;
-    use crate::world::forms::FORMS;
-    use crate::world::renderer::render;
+    use crate::renderer::render;
 
     fn normal(rng: &mut impl Rng) -> f32 {
         let (u, v): (f32, f32) = (1.0 - rng.random::<f32>(), rng.random());

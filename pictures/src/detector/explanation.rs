@@ -2,7 +2,7 @@
 
 use pulp::{Simd, WithSimd};
 
-use crate::world::forms::CATALOGUE;
+use crate::forms::CATALOGUE;
 
 /// Each pixel of a template covers a square of this side, in pixels: generated pictures are soft at the edges.
 const SOFTNESS: f32 = 2.0;
