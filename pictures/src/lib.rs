@@ -1,6 +1,6 @@
-//! The pictures of the embedded world: what can be seen in them, how they are drawn, and a detector that tells
-//! what one shows. A package of its own, because its loops over pixels are worth optimising while most of
-//! `mi2rage` is not.
+//! The pictures of the embedded world: what can be seen in them and by which words it is named, how they are
+//! drawn, and a detector that tells what one shows; and the keyed random numbers that they are drawn by. A
+//! package of its own, because its loops over pixels are worth optimising while most of `mi2rage` is not.
 
 pub mod detector;
 pub mod forms;

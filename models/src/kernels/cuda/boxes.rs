@@ -26,6 +26,7 @@ pub(super) struct Boxes<const D: usize> {
 }
 
 impl<const D: usize> Boxes<D> {
+    /// The map of a tensor that lies so.
     pub(super) fn of(self, tensor: &CudaTensor) -> TensorMapBinding {
         let map = TensorMapMeta {
             format: TensorMapFormat::Tiled(TiledArgs { tile_size: Shape::new(self.sizes) }),

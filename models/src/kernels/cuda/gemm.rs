@@ -1,4 +1,5 @@
-//! Launches `gemm.cu` on the tiles of `tiles.cu`: products of matrices, of which the left one may be the pixels under a kernel.
+//! Launches `gemm.cu` on the tiles of `tiles.cu`: products of matrices, of which the left one may be the pixels
+//! under a kernel.
 
 use std::sync::LazyLock;
 
@@ -76,14 +77,15 @@ impl Product<'_> {
         let [m, n, _] = self.sizes;
         let tile = tile(self.sizes, multiprocessors(client), shared_limit(client));
         if tile.splits == 1 {
-            // Without parts nothing is written there.
             self.multiply(tile, &output.handle, None);
             return output;
         }
-        let partial = client.empty(tile.splits * m * n * size_of::<f32>());
-        let gemm = self.multiply(tile, &output.handle, Some(&partial));
-        let finish = Kernel { entry: "finish", threads: THREADS, shared: 0, ..gemm };
-        let grid = [output.meta.shape.num_elements().div_ceil(THREADS), 1, 1];
+        let parts = self.batches.count * tile.splits;
+        let partial = client.empty(parts * m * n * size_of::<f32>());
+        self.multiply(tile, &output.handle, Some(&partial));
+        let gemm = self.kernel(client, tile, false, true);
+        let finish = Kernel { entry: "finish", shared: 0, ..gemm };
+        let grid = [self.numbers_of_one().div_ceil(THREADS), 1, self.batches.count];
         let buffers = [&partial, self.bias(), self.residual(), &output.handle];
         finish.launch(client, grid, &buffers, self.info(tile));
         output
@@ -102,7 +104,7 @@ impl Product<'_> {
 
     /// Launches the product: what was computed goes to `output`, or where there is room for parts of the
     /// sums, those go there.
-    fn multiply(&self, tile: Tile, output: &Handle, partial: Option<&Handle>) -> Kernel {
+    fn multiply(&self, tile: Tile, output: &Handle, partial: Option<&Handle>) {
         let (a, b) = (self.left.0, self.right.0);
         let (bias, residual) = (self.bias(), self.residual());
         let maps = self.maps(&a.client, tile);
@@ -115,18 +117,24 @@ impl Product<'_> {
         let [m, n, _] = self.sizes;
         let tiles = m.div_ceil(tile.bm) * n.div_ceil(tile.bn);
         let (grid, info) = ([tiles, tile.splits, self.batches.count], self.info(tile));
+        // Without parts nothing is written there.
         let partial = partial.unwrap_or(output);
         match maps {
             Some(maps) => {
                 let buffers = [bias, residual, output, partial, &a.handle, &b.handle];
-                gemm.clone().launch_mapped(&a.client, grid, maps.into(), &buffers, info);
+                gemm.launch_mapped(&a.client, grid, maps.into(), &buffers, info);
             }
             None => {
                 let buffers = [&a.handle, &b.handle, bias, residual, output, partial];
-                gemm.clone().launch(&a.client, grid, &buffers, info);
+                gemm.launch(&a.client, grid, &buffers, info);
             }
         }
-        gemm
+    }
+
+    /// Numbers of the output of one product.
+    fn numbers_of_one(&self) -> usize {
+        let [m, n, _] = self.sizes;
+        if matches!(self.then, Then::Gate) { m * (n / 2) } else { m * n }
     }
 
     /// The bias, or something in its place that is not read.
@@ -208,11 +216,11 @@ impl Product<'_> {
             Left::Pictures(Pictures { channels, .. }) => [channels; 2],
         };
         let of_right = [right.stride, if right.by_columns { k } else { n }];
-        // A tile has as many columns of the second half as of the first.
         let steps = match self.batches {
             Batches { count: 1, .. } => [0; 2],
             Batches { left, right, .. } => [left, right],
         };
+        // A tile has as many columns of the second half as of the first.
         let halves = if matches!(self.then, Then::Gate) { n / 2 } else { 0 };
         let numbers = [k, halves].into_iter().chain(of_left).chain(of_right).chain(steps);
         let begin = |tensor: &CudaTensor| tensor.handle.offset_start.unwrap_or(0);
@@ -231,8 +239,7 @@ impl Product<'_> {
                 (channels, [h, w, channels, out_h * out_w, out_w, step, before, 3])
             }
         };
-        // Products of several matrices have nothing that follows.
-        let batches = [self.batches.left, self.batches.right, m * n];
+        let batches = [self.batches.left, self.batches.right, self.numbers_of_one()];
         let rows_per_bias = self.bias.map_or(0, |(_, rows)| rows);
         let mut info = vec![m, n, k, lda, self.right.1.stride];
         info.extend(batches);
