@@ -15,7 +15,7 @@ import nvrtc
 
 ROWS, CONVOLUTION, GATE = 128, 2, 6
 DEFAULTS = {
-    "HALF": 0, "BM": ROWS, "BN": 128, "STAGES": 4, "A_KIND": 0, "B_KIND": 0, "BIAS": 0, "ACT": 0,
+    "HALF": 0, "WIDE_BIAS": 0, "BM": ROWS, "BN": 128, "STAGES": 4, "A_KIND": 0, "B_KIND": 0, "BIAS": 0, "ACT": 0,
     "RESIDUAL": 0, "SPLIT": 0, "VECTOR": 1, "WGMMA": 1, "TMA": 0,
 }  # fmt: skip
 

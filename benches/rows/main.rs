@@ -27,7 +27,7 @@ use burn::tensor::backend::Backend;
 use clap::Parser;
 use mi2rage::device::{DeviceChoice, Job};
 use mi2rage::memory;
-use mi2rage_models::precision::Precision;
+use mi2rage_models::precision::{Precision, in_mixed_precision};
 use serde_json::json;
 
 /// What a row does each time; its model and inputs are inside.
@@ -36,10 +36,15 @@ type Work = Box<dyn FnMut()>;
 /// What a row is prepared for.
 struct Setting<'a, B: Backend> {
     device: B::Device,
-    /// Of weights and states where nothing is learnt; what learns does so in 32 bits.
+    /// Of weights and states where nothing is learnt; what learns does so in mixed precision unless it is 32 bits.
     precision: Precision,
     /// For files that a row needs.
     folder: &'a Path,
+}
+
+/// Computes what is learnt, with weights in 32 bits.
+fn learn<T>(precision: Precision, f: impl FnOnce() -> T) -> T {
+    if precision == Precision::F32 { f() } else { in_mixed_precision(f) }
 }
 
 /// One line of the table.

@@ -17,7 +17,7 @@ use mi2rage_models::published::blip;
 use mi2rage_models::vit::ViTConfig;
 use serde_json::json;
 
-use super::{Setting, Work};
+use super::{Setting, Work, learn};
 
 const CLASSES: usize = 1000;
 const TOKENS: usize = 128;
@@ -34,10 +34,7 @@ pub fn bert_gradients<B: Backend>(setting: &Setting<'_, B>) -> Work {
     let model = drawn::<Autodiff<B>, _>(config.init(&setting.device));
     let ids = ids::<Autodiff<B>>([8, TOKENS], config.vocab_size, &setting.device);
     let direction = normal([8, TOKENS, config.hidden_size], &setting.device);
-    Box::new(move || {
-        let output = model.forward(ids.clone(), None, None);
-        black_box((output * direction.clone()).sum().backward());
-    })
+    gradients(setting, move || (model.forward(ids.clone(), None, None) * direction.clone()).sum())
 }
 
 pub fn bert_training<B: Backend>(setting: &Setting<'_, B>) -> Work {
@@ -45,7 +42,9 @@ pub fn bert_training<B: Backend>(setting: &Setting<'_, B>) -> Work {
     let model = drawn::<Autodiff<B>, _>(config.init(&setting.device));
     let ids = ids::<Autodiff<B>>([32, TOKENS], config.vocab_size, &setting.device);
     let direction = normal([32, TOKENS, config.hidden_size], &setting.device);
-    training(model, move |model| (model.forward(ids.clone(), None, None) * direction.clone()).sum())
+    training(setting, model, move |model| {
+        (model.forward(ids.clone(), None, None) * direction.clone()).sum()
+    })
 }
 
 pub fn vit<B: Backend>(setting: &Setting<'_, B>) -> Work {
@@ -60,9 +59,7 @@ pub fn vit_gradients<B: Backend>(setting: &Setting<'_, B>) -> Work {
     let model = drawn::<Autodiff<B>, _>(config.init_classifier(CLASSES, &setting.device));
     let pixels = normal(pictures(8), &setting.device);
     let direction = normal([8, CLASSES], &setting.device);
-    Box::new(move || {
-        black_box((model.forward(pixels.clone()) * direction.clone()).sum().backward());
-    })
+    gradients(setting, move || (model.forward(pixels.clone()) * direction.clone()).sum())
 }
 
 pub fn vit_training<B: Backend>(setting: &Setting<'_, B>) -> Work {
@@ -70,7 +67,7 @@ pub fn vit_training<B: Backend>(setting: &Setting<'_, B>) -> Work {
     let model = drawn::<Autodiff<B>, _>(config.init_classifier(CLASSES, &setting.device));
     let pixels = normal(pictures(32), &setting.device);
     let direction = normal([32, CLASSES], &setting.device);
-    training(model, move |model| (model.forward(pixels.clone()) * direction.clone()).sum())
+    training(setting, model, move |model| (model.forward(pixels.clone()) * direction.clone()).sum())
 }
 
 pub fn clip_text<B: Backend>(setting: &Setting<'_, B>) -> Work {
@@ -123,18 +120,30 @@ pub fn forward<B: Backend, const D: usize>(model: impl Fn() -> Tensor<B, D> + 's
     })
 }
 
+fn gradients<B: Backend>(
+    setting: &Setting<'_, B>,
+    loss: impl Fn() -> Tensor<Autodiff<B>, 1> + 'static,
+) -> Work {
+    let precision = setting.precision;
+    Box::new(move || {
+        black_box(learn(precision, &loss).backward());
+    })
+}
+
 /// One update after another. The loss of these rows is the output along one random direction: the plain
 /// sum of what a layer norm gives would have no gradient.
 fn training<B: Backend, M: AutodiffModule<Autodiff<B>> + 'static>(
+    setting: &Setting<'_, B>,
     model: M,
     loss: impl Fn(&M) -> Tensor<Autodiff<B>, 1> + 'static,
 ) -> Work {
     let optimizer = AdamW { weight_decay: 0.05 };
     let mut optimizer = OptimizerAdaptor::<_, M, Autodiff<B>>::from(optimizer);
-    let mut model = Some(model);
+    let (mut model, precision) = (Some(model), setting.precision);
     Box::new(move || {
         let before = model.take().expect("every update puts a model back");
-        let gradients = GradientsParams::from_grads(loss(&before).backward(), &before);
+        let gradients = learn(precision, || loss(&before)).backward();
+        let gradients = GradientsParams::from_grads(gradients, &before);
         model = Some(optimizer.step(1e-5, before, gradients));
     })
 }

@@ -29,7 +29,7 @@ use mi2rage_models::diffusion::SamplerKind;
 use mi2rage_models::fusion::{FusionClassifier, FusionConfig};
 use mi2rage_models::vit::ViTConfig;
 
-use super::{Setting, Work};
+use super::{Setting, Work, learn};
 
 pub const BATCH: usize = 32;
 
@@ -51,7 +51,7 @@ pub fn unet_step<B: Backend>(setting: &Setting<'_, B>) -> Work {
         (0..BATCH).map(|row| keyed::normal(&mut key.with("latent", row).rng(), 4 * 64)).collect();
     let latents: Vec<&[f32]> = latents.iter().map(Vec::as_slice).collect();
     let ids = vec![20; BATCH * PROMPT_TOKENS];
-    training(model, DiffusionBatch::new(&latents, [4, 8, 8], ids, schedule, 0.0, &key))
+    training(setting, model, DiffusionBatch::new(&latents, [4, 8, 8], ids, schedule, 0.0, &key))
 }
 
 pub fn student_step<B: Backend>(setting: &Setting<'_, B>) -> Work {
@@ -105,11 +105,11 @@ fn student<B: Backend>(setting: &Setting<'_, B>, frozen: bool) -> Work {
         )
     };
     let batch = PairBatch::new((0..BATCH).map(pair).collect());
-    training(RelationTask { model: FusionClassifier { text, vision, head } }, batch)
+    training(setting, RelationTask { model: FusionClassifier { text, vision, head } }, batch)
 }
 
 /// One update after another on the same batch, as `mi2rage train` makes them but without dropout.
-fn training<B: Backend, M>(model: M, batch: M::Input) -> Work
+fn training<B: Backend, M>(setting: &Setting<'_, B>, model: M, batch: M::Input) -> Work
 where
     M: TrainStep<Output = StepLoss<B>> + AutodiffModule<Autodiff<B>> + Display + 'static,
     M::InnerModule: InferenceStep,
@@ -118,8 +118,9 @@ where
     let optimizer = OptimizerAdaptor::<_, M, Autodiff<B>>::from(AdamW { weight_decay: 0.05 });
     let mut learner = Learner::new(model, optimizer, 1e-3);
     learner.lr_step();
+    let precision = setting.precision;
     Box::new(move || {
-        let step = learner.train_step(batch.clone());
+        let step = learn(precision, || learner.train_step(batch.clone()));
         learner.optimizer_step(step.grads);
         black_box(step.item.0.into_data());
     })

@@ -1,4 +1,5 @@
-//! Half precision: weights and states in 16 bits, for generation. Training is in 32.
+//! Half precision: weights and states in 16 bits, for generation. Training is in 32, on CUDA with factors of products
+//! in 16 where [`in_mixed_precision`] asks for it.
 //!
 //! What 16 bits would spoil is computed in 32 whatever the weights' type: norms and the scale of CLIP's
 //! cosines, whose parameters stay in 32 bits too, the logits and the softmax of attention, the logits
@@ -6,6 +7,7 @@
 //! Pictures, latents and pixels go in and come out as they are; each model brings them to the type of
 //! its weights.
 
+use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
 
@@ -94,6 +96,31 @@ impl FromStr for Precision {
         let found = Self::ALL.into_iter().find(|precision| precision.name() == name);
         found.ok_or_else(|| UnknownPrecision(name.to_owned()))
     }
+}
+
+thread_local! {
+    static MIXED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f`, a forward pass, in mixed precision (Micikevicius et al. 2018): what this thread multiplies on CUDA, of
+/// tensors of 32 bits, has its factors rounded to bf16, here and in the backward pass that belongs to it. Sums, outputs,
+/// gradients and weights have 32 bits. Elsewhere `f` computes as ever.
+///
+/// What was set before comes back afterwards, also when `f` panics.
+pub fn in_mixed_precision<T>(f: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            MIXED.set(self.0);
+        }
+    }
+    let _restore = Restore(MIXED.replace(true));
+    f()
+}
+
+/// Whether this thread is [`in_mixed_precision`].
+pub(crate) fn is_mixed() -> bool {
+    MIXED.get()
 }
 
 struct Convert {

@@ -1,7 +1,9 @@
 //! From sentences to token identifiers and back.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tokenizers::{AddedToken, Tokenizer as Inner};
 
@@ -19,7 +21,12 @@ const CONTINUES: &str = "##";
 pub struct Tokenizer {
     inner: Inner,
     special: Special,
+    /// Pieces of words that came before: a corpus has each many times.
+    known: Arc<RwLock<HashMap<String, Vec<u32>>>>,
 }
+
+/// Words whose pieces are kept, and bytes of the longest.
+const KNOWN: (usize, usize) = (1 << 16, 32);
 
 /// Identifiers of the special tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +170,7 @@ impl Tokenizer {
             head: [id(0)?, id(1)?],
             tail: [id(2)?, id(3)?],
         };
-        Ok(Self { inner, special })
+        Ok(Self { inner, special, known: Arc::default() })
     }
 
     /// How many embeddings an encoder needs: one above the highest identifier.
@@ -195,14 +202,25 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizers crate's message.
     pub fn pieces(&self, token: &str) -> Result<Vec<u32>, DataError> {
+        // Whoever panicked with the lock left whole entries.
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(token).cloned();
+        if let Some(pieces) = known {
+            return Ok(pieces);
+        }
         let encoding = self
             .inner
             .encode_fast(token, false)
             .map_err(|error| unusable(Path::new("the tokenizer"), error))?;
-        match encoding.get_ids() {
-            [] => Ok(vec![self.special.unknown]),
-            ids => Ok(ids.to_vec()),
+        let pieces = match encoding.get_ids() {
+            [] => vec![self.special.unknown],
+            ids => ids.to_vec(),
+        };
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let (most, longest) = KNOWN;
+        if token.len() <= longest && known.len() < most {
+            known.insert(token.to_owned(), pieces.clone());
         }
+        Ok(pieces)
     }
 
     /// `[CLS] pieces [SEP]`, the last pieces left out where it would be longer than `max_length`.

@@ -58,6 +58,10 @@ pub struct Recipe {
     /// Decay of a moving average of the weights, which is then what is evaluated and kept.
     #[serde(default)]
     pub moving_average: Option<f64>,
+    /// Rounds the factors of products to bf16 on CUDA, see
+    /// [`in_mixed_precision`](mi2rage_models::precision::in_mixed_precision); elsewhere it does nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mixed_precision: bool,
 }
 
 impl Recipe {
@@ -213,6 +217,7 @@ where
         epoch,
         criterion: recipe.criterion,
         moving_average: recipe.moving_average,
+        mixed_precision: recipe.mixed_precision,
         stop: context.stop.clone(),
         on_update: {
             let task = task.clone();

@@ -19,6 +19,7 @@ use burn::train::{
     TrainLoader, TrainStep, TrainingComponents, TrainingItem, ValidLoader,
 };
 use mi2rage_models::dropout::with_dropout_rng;
+use mi2rage_models::precision::in_mixed_precision;
 use serde::{Deserialize, Serialize};
 
 use super::ema::MovingAverage;
@@ -140,12 +141,21 @@ pub struct KeyedStrategy {
     pub criterion: Criterion,
     /// Decay of the weights' moving average, if one is kept.
     pub moving_average: Option<f64>,
+    /// Whether to compute in mixed precision where the backend can.
+    pub mixed_precision: bool,
     /// Set from outside to stop.
     pub stop: Arc<AtomicBool>,
     /// Called after each update.
     pub on_update: Arc<dyn Fn() + Send + Sync>,
     /// Filled while training.
     pub outcome: Arc<Mutex<Outcome>>,
+}
+
+impl KeyedStrategy {
+    /// Runs the models in the precision that was asked for.
+    fn compute<T>(&self, f: impl FnOnce() -> T) -> T {
+        if self.mixed_precision { in_mixed_precision(f) } else { f() }
+    }
 }
 
 type Components<B, M, O> = LearningComponentsMarker<B, WarmupDecay, M, O>;
@@ -187,7 +197,7 @@ where
                 }
                 learner.lr_step();
                 let rng = self.key.with("dropout", update).rng();
-                let step = with_dropout_rng(rng, || learner.train_step(batch));
+                let step = with_dropout_rng(rng, || self.compute(|| learner.train_step(batch)));
                 learner.optimizer_step(step.grads);
                 if let Some(average) = &mut average {
                     average.update(&learner.model());
@@ -223,7 +233,7 @@ where
             let mut tally = Tally::default();
             let mut batches = valid.iter();
             while let Some(batch) = batches.next() {
-                let item = held_out.step(batch);
+                let item = self.compute(|| held_out.step(batch));
                 tally.add(&item);
                 let item = TrainingItem::new(item, batches.progress(), global.clone(), None, None);
                 processor.process_valid(LearnerEvent::ProcessedItem(item));

@@ -2,6 +2,7 @@ use burn::prelude::*;
 use burn::tensor::activation::{gelu, relu, sigmoid, silu};
 use burn_flex::FlexTensor;
 
+use super::cuda;
 use super::flex::{self, FlexOperation};
 use super::parts::write_pieces;
 use super::vector::{self, normal, widest};
@@ -18,6 +19,7 @@ pub fn activate<B: Backend, const D: usize>(
     let dims = input.dims();
     let flat = input.reshape([-1]);
     flex::apply(Elementwise { activation }, [flex::primitive(&flat)])
+        .or_else(|| cuda::learnt::activate(activation, &flat))
         .unwrap_or_else(|| plain(activation, flat))
         .reshape(dims)
 }

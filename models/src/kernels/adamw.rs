@@ -3,8 +3,8 @@ use burn::tensor::TensorPrimitive;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::flex;
 use super::vector::widest;
+use super::{cuda, flex};
 
 /// One update by AdamW (Loshchilov and Hutter 2019); every factor in the order of burn-optim's own.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,7 @@ pub struct AdamWUpdate {
 pub type WithMoments<B, const D: usize> = [Tensor<B, D>; 3];
 
 impl AdamWUpdate {
-    /// The parameter and the moments after the update. On burn-flex it is one pass, in place.
+    /// The parameter and the moments after the update. On burn-flex and on CUDA it is one pass, in place.
     pub fn step<B: Backend, const D: usize>(
         &self,
         state: WithMoments<B, D>,
@@ -35,23 +35,24 @@ impl AdamWUpdate {
     ) -> WithMoments<B, D> {
         let [weight, first, second] = state.map(|tensor| tensor.into_primitive().tensor());
         let gradient = gradient.into_primitive().tensor();
-        match flex::take::<B, 4>([weight, first, second, gradient]) {
-            Ok(tensors) => flex::give::<B, 3>(self.in_place(tensors))
-                .map(|tensor| Tensor::from_primitive(TensorPrimitive::Float(tensor))),
-            Err(tensors) => {
-                let tensors = tensors.map(|t| Tensor::from_primitive(TensorPrimitive::Float(t)));
-                self.plain(tensors)
-            }
+        let tensor = |tensor| Tensor::from_primitive(TensorPrimitive::Float(tensor));
+        let updated = match flex::take::<B, 4>([weight, first, second, gradient]) {
+            Ok(tensors) => Ok(flex::give::<B, 3>(self.in_place(tensors))),
+            Err(tensors) => cuda::learnt::adamw::<B>(*self, tensors),
+        };
+        match updated {
+            Ok(tensors) => tensors.map(tensor),
+            Err(tensors) => self.plain(tensors.map(tensor)),
         }
     }
 
     /// What the moments are divided by.
-    fn corrections(&self) -> (f32, f32) {
+    pub(super) fn corrections(&self) -> (f32, f32) {
         (1.0 - self.beta_1.powi(self.time), 1.0 - self.beta_2.powi(self.time))
     }
 
     /// What the weights are multiplied by.
-    fn kept(&self) -> f64 {
+    pub(super) fn kept(&self) -> f64 {
         1.0 - self.learning_rate * f64::from(self.weight_decay)
     }
 

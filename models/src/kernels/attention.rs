@@ -16,6 +16,7 @@ use super::parts::{pieces, write_parts, write_pieces};
 use super::product::{self, Packed, Start};
 use super::vector::{exp, largest, sum, widest};
 use crate::dropout::Dropout;
+use crate::precision::is_mixed;
 
 /// Multi-head scaled dot-product attention (Vaswani et al. 2017),
 /// `softmax(q k^T / sqrt(c / heads) + bias) v` for each head, with dropout on the softmax.
@@ -44,6 +45,12 @@ pub fn attention<B: Backend>(
     let kept = dropout.mask::<B>(b * heads * n * m, &query.device()).map(Arc::new);
     if kept.is_none()
         && let Some(output) = cuda::attention([&query, &key, &value], heads, bias.as_ref())
+    {
+        return output;
+    }
+    if kept.is_none()
+        && is_mixed()
+        && let Some(output) = cuda::learnt::attention([&query, &key, &value], heads, bias.as_ref())
     {
         return output;
     }

@@ -12,6 +12,7 @@ use self::sizes::{Sizes, geometry};
 use super::cuda;
 use super::flex::{self, FlexOperation};
 use crate::blocks::Stride;
+use crate::precision::is_mixed;
 
 /// A 3x3 convolution over channels-last pictures.
 ///
@@ -27,6 +28,11 @@ pub fn conv3x3<B: Backend>(
     stride: Stride,
 ) -> Tensor<B, 4> {
     if let Some(output) = cuda::conv3x3(&input, &weight, &bias, None, geometry(stride)) {
+        return output;
+    }
+    if is_mixed()
+        && let Some(output) = cuda::learnt::conv3x3(&input, &weight, &bias, geometry(stride))
+    {
         return output;
     }
     let inputs = [flex::primitive(&input), flex::primitive(&weight), flex::primitive(&bias)];

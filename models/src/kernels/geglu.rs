@@ -16,6 +16,7 @@ use super::vector::{normal, widest};
 pub fn geglu<B: Backend>(input: Tensor<B, 3>) -> Tensor<B, 3> {
     cuda::geglu(&input)
         .or_else(|| flex::apply(Geglu, [flex::primitive(&input)]))
+        .or_else(|| cuda::learnt::geglu(&input))
         .unwrap_or_else(|| plain(input))
 }
 

@@ -22,7 +22,9 @@ pub fn group_norm<B: Backend>(
     epsilon: f64,
     silu: bool,
 ) -> Tensor<B, 4> {
-    if let Some(output) = cuda::group_norm(&input, &gamma, &beta, groups, epsilon, silu) {
+    let on_card = cuda::group_norm(&input, &gamma, &beta, groups, epsilon, silu)
+        .or_else(|| cuda::learnt::group_norm(&input, &gamma, &beta, groups, epsilon, silu));
+    if let Some(output) = on_card {
         return output;
     }
     let dtype = input.dtype();

@@ -12,6 +12,7 @@ use super::multiply::{self, FEW_ROWS, multiply};
 use super::product::{self, Packed};
 use super::vector::widest;
 use crate::layers::Activation;
+use crate::precision::is_mixed;
 
 /// A linear layer over the last dimension, `x w + b`, as one matrix product.
 ///
@@ -22,7 +23,8 @@ use crate::layers::Activation;
 /// - input: `[.., in]`
 /// - output: `[.., out]`
 pub fn linear<B: Backend, const D: usize>(layer: &Linear<B>, input: Tensor<B, D>) -> Tensor<B, D> {
-    on_card(layer, &input, Then::Activate(None), None).unwrap_or_else(|| {
+    let on_card = on_card(layer, &input, Then::Activate(None), None);
+    on_card.or_else(|| mixed(layer, &input, None)).unwrap_or_else(|| {
         over_rows(input, |rows| {
             fast(layer, Then::Activate(None), &rows).unwrap_or_else(|| layer.forward(rows))
         })
@@ -35,7 +37,8 @@ pub fn linear<B: Backend, const D: usize>(layer: &Linear<B>, input: Tensor<B, D>
 /// - input: `[rows, in]`
 /// - output: `[rows, out]`
 pub(crate) fn linear_of_few<B: Backend>(layer: &Linear<B>, input: Tensor<B, 2>) -> Tensor<B, 2> {
-    on_card(layer, &input, Then::Activate(None), None).unwrap_or_else(|| layer.forward(input))
+    let on_card = on_card(layer, &input, Then::Activate(None), None);
+    on_card.or_else(|| mixed(layer, &input, None)).unwrap_or_else(|| layer.forward(input))
 }
 
 /// [`linear`] added to what is already there; on a card in one pass.
@@ -62,6 +65,9 @@ pub fn linear_activated<B: Backend, const D: usize>(
     activation: Activation,
     input: Tensor<B, D>,
 ) -> Tensor<B, D> {
+    if let Some(output) = mixed(layer, &input, Some(activation)) {
+        return output;
+    }
     // The backward pass needs what the activation was given.
     if B::ad_enabled(&input.device()) {
         return activation.forward(linear(layer, input));
@@ -135,6 +141,19 @@ fn on_card<B: Backend, const D: usize>(
     }
     let bias = layer.bias.as_ref().map(|bias| bias.val());
     cuda::linear(input, &layer.weight.val(), bias.as_ref(), then, residual)
+}
+
+/// A card's output for 32-bit tensors in mixed precision, where that is asked for.
+fn mixed<B: Backend, const D: usize>(
+    layer: &Linear<B>,
+    input: &Tensor<B, D>,
+    activation: Option<Activation>,
+) -> Option<Tensor<B, D>> {
+    if !is_mixed() {
+        return None;
+    }
+    let bias = layer.bias.as_ref().map(|bias| bias.val());
+    cuda::learnt::linear(input, &layer.weight.val(), bias.as_ref(), activation)
 }
 
 /// The fast path's output where there is one.

@@ -40,18 +40,6 @@ struct Info {
 // Below every logit, yet finite: a difference of two of them is no NaN.
 constexpr float LOWEST = -1e30f;
 
-DEVICE float power_of_two(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-// Two 8x8 matrices; lanes 0 to 15 give the addresses.
-DEVICE void load_pair_transposed(u32 (&r)[2], u32 address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
-               : "=r"(r[0]), "=r"(r[1]) : "r"(address) : "memory");
-}
-
 // COUNT rows of one head, zeros from row `rows` on.
 template <int COUNT> DEVICE void copy_rows(u32 to, const T* from, u32 stride, int rows) {
 #pragma unroll

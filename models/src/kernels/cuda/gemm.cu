@@ -28,12 +28,9 @@ DEVICE float activate(float x) {
 
 DEVICE u32 sum(u32 x, u32 y) { return pack(low(x) + low(y), high(x) + high(y)); }
 
-// The threads that multiply wait for one another.
-DEVICE void meet() { asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory"); }
-
 // Where the biases of a row begin; rows beyond the last have the last one's.
 DEVICE int bias_line(const Info& info, int row) {
-  return BIAS && info.rows_per_bias ? min(row, (int)info.m - 1) / (int)info.rows_per_bias * (int)info.n : 0;
+  return (BIAS || WIDE_BIAS) && info.rows_per_bias ? min(row, (int)info.m - 1) / (int)info.rows_per_bias * (int)info.n : 0;
 }
 // Read even where a column lies beyond the last and nothing is made of it: no load waits for a branch.
 DEVICE float bias_at(const T* bias, const Info& info, int line, int column) {
@@ -161,7 +158,7 @@ gemm(
 
   int lane = threadIdx.x % 32, row_within = lane / 4, column_within = lane % 4 * 2;
 #if SPLIT
-  // Sums of a part of k; `finish` adds them.
+  // Sums of a part of k; `finish` adds them. Of all of k: the output, in 32 bits as its bias.
   partial += (long long)(blockIdx.z * info.splits + blockIdx.y) * m * n;
 #pragma unroll
   for (int i = 0; i < ROW_BLOCKS; i++)
@@ -171,11 +168,14 @@ gemm(
       for (int e = 0; e < 4; e++) {
         int row = row0 + row_of(i) + row_within + e / 2 * 8;
         int column = column_of_b(tile, column_of(j) + column_within + e % 2, n);
-        if (row < m && column < n) partial[(long long)row * n + column] = d[(i * COLUMN_BLOCKS + j) * 4 + e];
+        if (row >= m || column >= n) continue;
+        float x = d[(i * COLUMN_BLOCKS + j) * 4 + e];
+        if (WIDE_BIAS) x += ((const float*)bias)[bias_line(info, row) + column];
+        partial[(long long)row * n + column] = x;
       }
 #else
   // Through shared memory, so that whole lines are written.
-  meet();
+  meet<THREADS>();
 #define PITCH (OUT + 8)
   int lines_of_bias[ROW_BLOCKS][2];
 #pragma unroll
@@ -205,7 +205,7 @@ gemm(
         }
         *(u32*)(staged + local * PITCH + c) = pack(x[0], x[1]);
       }
-  meet();
+  meet<THREADS>();
   int column0 = tile * OUT;
   for (int i = threadIdx.x; i < BM * OUT / 8; i += THREADS) {
     int local = i / (OUT / 8), c = i % (OUT / 8) * 8;

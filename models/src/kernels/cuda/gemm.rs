@@ -28,7 +28,7 @@ pub(super) struct Product<'a> {
     pub(super) sizes: [usize; 3],
     pub(super) left: (&'a CudaTensor, Left),
     pub(super) right: (&'a CudaTensor, MatrixLayout),
-    /// Its rows, and how many rows of the product one of them serves; 0: all.
+    /// Its rows, and how many rows of the product one of them serves; 0: all. Of 32 bits where the product has them.
     pub(super) bias: Option<(&'a CudaTensor, usize)>,
     pub(super) then: Then,
     /// Added to what comes of that; without gaps.
@@ -91,7 +91,7 @@ impl Product<'_> {
         output
     }
 
-    /// The product without bias or what follows, in 32 bits.
+    /// The product and a bias of 32 bits, without what follows, in 32 bits.
     pub(super) fn launch_wide(&self, shape: Shape) -> CudaTensor {
         let a = self.left.0;
         let (client, device) = (a.client.clone(), a.device.clone());
@@ -173,6 +173,7 @@ impl Product<'_> {
         };
         let b_kind = usize::from(!self.right.1.by_columns);
         let (hopper, blocks) = (is_hopper(client), tile.blocks(shared_limit(client)));
+        let wide = self.bias.is_some_and(|(bias, _)| bias.dtype == DType::F32);
         let defines = defines(
             self.left.0,
             [
@@ -182,7 +183,8 @@ impl Product<'_> {
                 ("BLOCKS", blocks),
                 ("A_KIND", a_kind),
                 ("B_KIND", b_kind),
-                ("BIAS", self.bias.is_some().into()),
+                ("BIAS", (self.bias.is_some() && !wide).into()),
+                ("WIDE_BIAS", (self.bias.is_some() && wide).into()),
                 ("RESIDUAL", self.residual.is_some().into()),
                 ("ACT", act(self.then)),
                 ("SPLIT", parts.into()),
@@ -257,7 +259,7 @@ fn bringing(blocks: usize) -> usize {
 }
 
 /// The number of what follows the product.
-fn act(then: Then) -> usize {
+pub(super) fn act(then: Then) -> usize {
     match then {
         Then::Activate(None) => 0,
         Then::Activate(Some(Activation::Gelu)) => 1,

@@ -1,5 +1,6 @@
 //! The same operations by kernels of our own on burn's CUDA backend, for tensors of 16 bits where nothing is
-//! learnt: of what such a card computes a second, burn's own products and convolutions reach a fraction.
+//! learnt: of what such a card computes a second, burn's own products and convolutions reach a fraction. What is learnt,
+//! in 32 bits, is in [`learnt`].
 //!
 //! Kernels are CUDA C++ text (the `.cu` files beside this one), specialised by defines and compiled on the
 //! machine with the card; memory, streams and the cache of what was compiled are cubecl's. They need the
@@ -14,6 +15,7 @@ mod group_norm;
 mod launch;
 mod layer_norm;
 mod layout;
+pub(super) mod learnt;
 mod linear;
 mod norm;
 mod product;

@@ -44,6 +44,20 @@ DEVICE void copy_async(u32 to, const void* from, bool valid) {
 DEVICE void commit() { asm volatile("cp.async.commit_group;"); }
 template <int N> DEVICE void wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
+DEVICE void store_shared(u32 to, const u32 (&four)[4]) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};"
+               ::"r"(to), "r"(four[0]), "r"(four[1]), "r"(four[2]), "r"(four[3]) : "memory");
+}
+
+// The first COUNT threads of a block wait for one another.
+template <int COUNT> DEVICE void meet() { asm volatile("bar.sync 1, %0;" ::"n"(COUNT) : "memory"); }
+
+DEVICE float power_of_two(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // Four 8x8 matrices; lane i gives the address of row i % 8 of matrix i / 8.
 DEVICE void load_matrix(u32 (&r)[4], u32 address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -52,6 +66,11 @@ DEVICE void load_matrix(u32 (&r)[4], u32 address) {
 DEVICE void load_matrix_transposed(u32 (&r)[4], u32 address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
+}
+// Two 8x8 matrices; lanes 0 to 15 give the addresses.
+DEVICE void load_pair_transposed(u32 (&r)[2], u32 address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+               : "=r"(r[0]), "=r"(r[1]) : "r"(address) : "memory");
 }
 
 // c += a b, of 16x16 and 16x8 numbers.

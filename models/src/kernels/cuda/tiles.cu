@@ -56,8 +56,7 @@ template <class At> DEVICE void gather(u32 to, At at) {
   u32 both[4];
 #pragma unroll
   for (int i = 0; i < 4; i++) both[i] = (u32)at(2 * i) | (u32)at(2 * i + 1) << 16;
-  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};"
-               ::"r"(to), "r"(both[0]), "r"(both[1]), "r"(both[2]), "r"(both[3]) : "memory");
+  store_shared(to, both);
 }
 
 // A tile of an operand that is given in rows of k: SIZE rows, a thread copying one piece of every 32nd.

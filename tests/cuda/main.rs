@@ -5,6 +5,8 @@
 //! or, built elsewhere, through `scripts/gpu-check.sh tests` (TESTS=PROGRAM).
 #![cfg(feature = "cuda")]
 
+mod learnt;
+
 use burn::backend::cuda::CudaDevice;
 use burn::backend::{Cuda, Flex};
 use burn::module::Param;
