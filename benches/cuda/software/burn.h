@@ -15,6 +15,7 @@ struct __nv_bfloat16 {
   __nv_bfloat16(float x) : bits(from_float(x)) {}
   operator float() const { return to_float(bits); }
 };
+struct __nv_bfloat162 { __nv_bfloat16 x, y; };
 struct __half {
   _Float16 number;
   __half() {}
@@ -22,6 +23,9 @@ struct __half {
   operator float() const { return number; }
 };
 
+struct __half2 { __half x, y; };
+
+inline unsigned __umulhi(unsigned x, unsigned y) { return (u64)x * y >> 32; }
 template <class N> N atomicAdd(N* at, N x) {
   const N before = *at;
   *at = before + x;

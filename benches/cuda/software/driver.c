@@ -11,7 +11,7 @@
 typedef int Result;
 typedef uint64_t Address;
 
-enum { OUT_OF_MEMORY = 2, NOT_FOUND = 500 };
+enum { OUT_OF_MEMORY = 2, NOT_FOUND = 500, NOT_SUPPORTED = 801 };
 
 Result cuInit(unsigned flags) { return 0; }
 Result cuDriverGetVersion(int* version) { *version = 12040; return 0; }
@@ -99,5 +99,8 @@ Result cuLaunchKernel(void* run, unsigned x, unsigned y, unsigned z, unsigned wi
   ((Run*)run)(arguments, x, y, z, width, height, depth);
   return 0;
 }
+/* The copy engine is that of compute capability 9.0. */
+Result cuTensorMapEncodeTiled(void) { return NOT_SUPPORTED; }
+Result cuTensorMapEncodeIm2col(void) { return NOT_SUPPORTED; }
 Result cuGetErrorString(int error, const char** to) { *to = "an error of the software card"; return 0; }
 Result cuGetErrorName(int error, const char** to) { *to = "SOFTWARE"; return 0; }
