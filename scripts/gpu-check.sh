@@ -2,7 +2,7 @@
 # What has to be run where a GPU is at hand, in parts that end within 9 minutes each:
 #
 #     scripts/gpu-check.sh tests     the program on CUDA against flex: pictures, captions, an experiment
-#     scripts/gpu-check.sh bench     BERT-base, ViT-B/16, a U-Net step: this beside PyTorch
+#     scripts/gpu-check.sh bench     BERT-base, ViT-B/16, a U-Net step, trainings: this beside PyTorch
 #     scripts/gpu-check.sh pictures  Stable Diffusion 1.5 at 512 x 512, 1, 8 and 16 at once, beside diffusers
 #     scripts/gpu-check.sh job       the whole of configs/ccg3.toml
 #
@@ -121,9 +121,12 @@ pictures)
     compare product unet-2 "pictures-*"
     ;;
 job)
-    # On a card generators compute in 16 bits.
+    # On a card generators compute in 16 bits, and students and teachers learn in mixed precision.
     case $device in
-    cuda*) set -- --set 'generators.precision="bf16"' --set generators.batch=256 ;;
+    cuda*)
+        set -- --set 'generators.precision="bf16"' --set generators.batch=256 \
+            --set student.recipe.mixed_precision=true --set teacher.recipe.mixed_precision=true
+        ;;
     *) set -- ;;
     esac
     seconds ccg3 "$binary" experiment configs/ccg3.toml --device "$device" --out "$out/ccg3" "$@"

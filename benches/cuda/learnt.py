@@ -28,7 +28,7 @@ ADAMW = ("rate", "beta_1", "beta_2", "kept", "by_first", "by_second")
 
 def build(name, **defines):
     """The kernels of a file, for these defines."""
-    text = (KERNELS / name).read_text()
+    text = (KERNELS / name).read_text() + (KERNELS / "dropout.cu").read_text()
     # As software/nvrtc.cpp.
     text = text.replace("extern __shared__ __align__(1024) unsigned char shared[];", "").replace("__shared__", "static")
     names = re.findall(r'extern "C" __global__(?: __launch_bounds__\([^)]*\))? void (\w+)\(', text)
@@ -57,9 +57,26 @@ def each(kernels, name, buffers, **of):
     launch(kernels, name, (up(of["count"], 1024), 1, 1), 256, buffers, info(**of))
 
 
-def info(rows=0, c=0, chunk=0, count=0, groups=0, epsilon=0.0, pictures=(0,) * 6, **adamw):
+def info(rows=0, c=0, chunk=0, count=0, groups=0, epsilon=0.0, pictures=(0,) * 6, mask=(0, 0, 0), **adamw):
     numbers = [bits(adamw.get(name, 0.0)) for name in ADAMW]
-    return [rows, c, chunk, count, groups, bits(epsilon), *numbers, *pictures]
+    return [rows, c, chunk, count, groups, bits(epsilon), *numbers, *pictures, *mask]
+
+
+def masked(key, dropped, count):
+    """What a kernel is told of a mask, and the mask: Philox 4x32-10 (Salmon et al. 2011)."""
+    x = [np.arange(count, dtype=np.uint64)] + [np.zeros(count, np.uint64)] * 3
+    keys = [key & 0xFFFFFFFF, key >> 32]
+    for _ in range(10):
+        left, right = x[0] * np.uint64(0xD2511F53), x[2] * np.uint64(0xCD9E8D57)
+        high = lambda y: y >> np.uint64(32)
+        low = lambda y: y & np.uint64(0xFFFFFFFF)
+        x = [high(right) ^ x[1] ^ np.uint64(keys[0]), low(right), high(left) ^ x[3] ^ np.uint64(keys[1]), low(left)]
+        keys = [(keys[0] + 0x9E3779B9) & 0xFFFFFFFF, (keys[1] + 0xBB67AE85) & 0xFFFFFFFF]
+    if key == 0:
+        assert x[0][0] == 0x6627E8D5  # the authors' known answer
+    keep = 65536 / (65536 - dropped)
+    factors = np.where(x[0] >> np.uint64(16) >= dropped, np.float32(keep), np.float32(0))
+    return (key, dropped, bits(keep)), torch.from_numpy(factors)
 
 
 def up(x, by):
@@ -97,8 +114,10 @@ def check(what, bound, *pairs):
     assert all(gap < bound for gap in gaps), what
 
 
-def attention(b, n, m, heads, width, bias):
-    kernels, c = build("attention.cu", D=width, BIAS=int(bias is not None)), heads * width
+def attention(b, n, m, heads, width, bias, drop=0):
+    defines = {"BIAS": int(bias is not None), "DROP": int(drop > 0), "VECTOR": int(n % 2)}
+    kernels, c = build("attention.cu", D=width, **defines), heads * width
+    mask_of, factors = masked(drop and 0x123456789ABCDEF, drop, b * heads * n * m)
     q, k, v = learnt(b, n, c), learnt(b, m, c), learnt(b, m, c)
     split = lambda x: x.view(b, -1, heads, width).transpose(1, 2)
     logits, mask, steps = split(q) @ split(k).transpose(2, 3) / width**0.5, np.zeros(1, np.float32), (0, 0)
@@ -106,19 +125,19 @@ def attention(b, n, m, heads, width, bias):
         hidden = torch.where(torch.rand(*bias, m) < 0.3, -1e4, 0.0) + torch.randn(*bias, m)
         logits, mask = logits + hidden[:, None], floats(hidden)
         steps = (0 if bias[0] == 1 else bias[1] * m, 0 if bias[1] == 1 else m)
-    out = (logits.softmax(-1) @ split(v)).transpose(1, 2).reshape(b, n, c)
+    out = (logits.softmax(-1) * factors.view(b, heads, n, m).double() @ split(v)).transpose(1, 2).reshape(b, n, c)
     slope = torch.randn(b, n, c)
     out.backward(slope.double())
     given = [floats(x) for x in (q, k, v)] + [mask]
     found, logs, deltas = room(b, n, c), room(b, heads, n), room(b, heads, n)
     to_q, to_k, to_v, g = room(b, n, c), room(b, m, c), room(b, m, c), floats(slope)
-    of = [b, n, m, heads, bits(width**-0.5), *steps]
+    of = [b, n, m, heads, bits(width**-0.5), *steps, *mask_of]
     launch(kernels, "attention_forward", (up(n, 64), heads, b), 128, [*given, found, logs], of)
     launch(kernels, "attention_deltas", (up(b * heads * n, 4), 1, 1), 128, [found, g, deltas], of)
     given += [g, logs, deltas]
     launch(kernels, "attention_to_query", (up(n, 64), heads, b), 128, [*given, to_q], of)
     launch(kernels, "attention_to_keys", (up(m, 64), heads, b), 128, [*given, to_k, to_v], of)
-    what = f"attention {b} x {n} to {m}, {heads} heads of {width}, bias {bias}"
+    what = f"attention {b} x {n} to {m}, {heads} heads of {width}, bias {bias}, dropped {drop / 65536:.2f}"
     check(what, 1e-1, (found, out), (to_q, q.grad), (to_k, k.grad), (to_v, v.grad))
 
 
@@ -207,6 +226,16 @@ def convolution(step, before, h, w, b=2, channels=3, out=5):
     check(what, 1e-5, (found, y), (to_weight, weight.grad), (to_x, x.grad))
 
 
+def dropout(count, dropped):
+    kernels, x = build("kernels.cu", ACT=0), torch.randn(count)
+    mask, factors = masked(1 << 40 | 5, dropped, count)
+    found = room(count)
+    each(kernels, "drop", [floats(x), found], count=count, mask=mask)
+    share = (factors == 0).float().mean().item()
+    print(f"dropout: {share:.3f} of {count} numbers dropped, asked for {dropped / 65536:.3f}")
+    check("dropout", 1e-6, (found, x * factors))
+
+
 def adamw(count, time):
     kernels = build("kernels.cu", ACT=0)
     weight, first, slope, second = [torch.randn(count) for _ in range(4)]
@@ -228,6 +257,7 @@ if __name__ == "__main__":
     for sizes in [
         (1, 64, 64, 1, 64, None), (2, 70, 33, 2, 64, (2, 1)), (1, 5, 130, 3, 40, (1, 5)), (2, 65, 65, 1, 24, None),
         (1, 20, 70, 2, 8, (1, 1)), (2, 64, 20, 4, 12, None), (1, 66, 66, 1, 128, (1, 66)), (1, 197, 197, 1, 64, None),
+        (2, 70, 33, 2, 64, (2, 1), 6554), (1, 65, 64, 2, 12, None, 32768),
     ]:  # fmt: skip
         attention(*sizes)
     for act in range(len(ACTIVATIONS)):
@@ -240,4 +270,5 @@ if __name__ == "__main__":
     gate(13, 21)
     for sizes in [(1, 1, 5, 6), (2, 1, 6, 4), (2, 0, 6, 4), (2, 1, 7, 5)]:
         convolution(*sizes)
+    dropout(5000, 6554)
     adamw(3000, 7)

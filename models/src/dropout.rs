@@ -11,6 +11,8 @@ use burn::tensor::{Tensor, TensorData, backend::Backend};
 use rand::RngCore;
 use rand_chacha::ChaCha8Rng;
 
+use crate::kernels::{dropped_on_card, learns_on_card};
+
 thread_local! {
     static SOURCE: RefCell<Option<ChaCha8Rng>> = const { RefCell::new(None) };
 }
@@ -47,10 +49,18 @@ impl Dropout {
         Self { prob }
     }
 
+    /// On CUDA a key is drawn in place of the mask, which the card makes where it needs it.
+    ///
     /// # Shapes
     ///
     /// - input and output: `[..., any]`
     pub fn forward<B: Backend, const D: usize>(&self, input: Tensor<B, D>) -> Tensor<B, D> {
+        if learns_on_card::<B>()
+            && let Some(mask) = self.keyed_mask()
+            && let Some(output) = dropped_on_card(&input, mask)
+        {
+            return output;
+        }
         let (shape, device) = (input.shape(), input.device());
         let Some(mask) = self.mask::<B>(shape.num_elements(), &device) else { return input };
         input * Tensor::from_data(TensorData::new(mask, shape), &device)
@@ -58,19 +68,52 @@ impl Dropout {
 
     /// The factors of `count` elements; `None` where nothing is dropped.
     pub(crate) fn mask<B: Backend>(&self, count: usize, device: &B::Device) -> Option<Vec<f32>> {
-        // The cast saturates, so that NaN and negative values mean "no dropout".
-        let dropped = (self.prob * 65536.0).round().min(65536.0) as u32;
+        let dropped = self.dropped();
         if dropped == 0 || !B::ad_enabled(device) {
             return None;
         }
         SOURCE.with_borrow_mut(|source| source.as_mut().map(|rng| draw_mask(rng, count, dropped)))
     }
+
+    /// A mask for a backend that learns; `None` where nothing is dropped.
+    pub(crate) fn keyed_mask(&self) -> Option<KeyedMask> {
+        let dropped = self.dropped();
+        if dropped == 0 {
+            return None;
+        }
+        let key = SOURCE.with_borrow_mut(|source| source.as_mut().map(RngCore::next_u64))?;
+        Some(KeyedMask { key, dropped })
+    }
+
+    /// Of 2^16 elements. The cast saturates, so that NaN and negative values mean "no dropout".
+    fn dropped(&self) -> u32 {
+        (self.prob * 65536.0).round().min(65536.0) as u32
+    }
+}
+
+/// A mask by its key: whoever needs it makes it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeyedMask {
+    pub(crate) key: u64,
+    /// Of 2^16 elements.
+    pub(crate) dropped: u32,
+}
+
+impl KeyedMask {
+    /// What an element that stays is multiplied by, so that the expectation does.
+    pub(crate) fn keep(&self) -> f32 {
+        keep(self.dropped)
+    }
+}
+
+fn keep(dropped: u32) -> f32 {
+    if dropped < 65536 { 65536.0 / (65536 - dropped) as f32 } else { 0.0 }
 }
 
 /// `count` factors, each 0 with probability `dropped / 2^16` and otherwise what keeps the
 /// expectation at 1.
 fn draw_mask(rng: &mut ChaCha8Rng, count: usize, dropped: u32) -> Vec<f32> {
-    let keep = if dropped < 65536 { 65536.0 / (65536 - dropped) as f32 } else { 0.0 };
+    let keep = keep(dropped);
     let mut mask = Vec::with_capacity(count + 1);
     while mask.len() < count {
         let word = rng.next_u64();

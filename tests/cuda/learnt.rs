@@ -10,12 +10,15 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 use mi2rage_models::adamw::AdamW;
 use mi2rage_models::bert::BertConfig;
 use mi2rage_models::blocks::Stride;
-use mi2rage_models::dropout::Dropout;
+use mi2rage_models::dropout::{Dropout, with_dropout_rng};
 use mi2rage_models::kernels::{
     activate, attention, conv3x3, geglu, group_norm, layer_norm, linear, linear_activated,
 };
 use mi2rage_models::layers::Activation;
 use mi2rage_models::precision::in_mixed_precision;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 
 use super::numbers;
 
@@ -266,6 +269,80 @@ fn norms_gates_and_activations_learn_as_on_the_processor() {
         let what = format!("{activation:?}");
         assert_same(&what, &Single::Activation(activation), &[&[5003]], false, WIDE);
     }
+}
+
+type OnCard = Autodiff<Cuda>;
+
+fn keyed<T>(key: u64, f: impl FnOnce() -> T) -> T {
+    with_dropout_rng(ChaCha8Rng::seed_from_u64(key), f)
+}
+
+#[test]
+#[ignore = "needs a card"]
+fn a_card_drops_what_the_key_says_forward_and_backward() {
+    let ones = || Tensor::<OnCard, 2>::ones([301, 99], &Default::default()).require_grad();
+    for prob in [0.1, 0.5] {
+        let masked = |key| {
+            let x = ones();
+            let y = keyed(key, || Dropout::new(prob).forward(x.clone()));
+            let slope = x.grad(&y.clone().sum().backward()).unwrap();
+            let y: Vec<f32> = y.into_data().to_vec().unwrap();
+            // Of ones, the gradient is the mask too.
+            assert_eq!(slope.into_data().to_vec::<f32>().unwrap(), y);
+            y
+        };
+        let mask = masked(1);
+        assert_eq!(mask, masked(1));
+        assert_ne!(mask, masked(2));
+        let zeros = mask.iter().filter(|&&m| m == 0.0).count() as f64 / mask.len() as f64;
+        let error = 5.0 * (prob * (1.0 - prob) / mask.len() as f64).sqrt();
+        println!("dropout: off by {:.1e} of {prob}, allowed {error:.1e}", (zeros - prob).abs());
+        assert!((zeros - prob).abs() < error);
+        assert!(mask.iter().all(|&m| m == 0.0 || (f64::from(m) - 1.0 / (1.0 - prob)).abs() < 1e-3));
+    }
+}
+
+/// The values are unit vectors, so that the output is the weights.
+#[test]
+#[ignore = "needs a card"]
+fn a_card_drops_the_weights_of_an_attention_forward_and_backward() {
+    let (n, m) = (70, 64);
+    let device = Default::default();
+    let tensor = |shape: [usize; 3]| {
+        let data = numbers([shape.iter().product()], DType::BF16);
+        Tensor::<OnCard, 1>::from_data(data, &device).reshape(shape)
+    };
+    let (query, key, direction) = (tensor([1, n, m]), tensor([1, m, m]), tensor([1, n, m]));
+    let attend = |prob| {
+        let value = Tensor::<OnCard, 2>::eye(m, &device).unsqueeze::<3>().require_grad();
+        let (query, key) = (query.clone(), key.clone());
+        let dropout = Dropout::new(prob);
+        let attend = || attention(query, key, value.clone(), 1, None, &dropout);
+        let weights = keyed(7, || in_mixed_precision(attend));
+        let gradients = (weights.clone() * direction.clone()).sum().backward();
+        let slope = value.grad(&gradients).unwrap().into_data().to_vec::<f32>().unwrap();
+        (weights.into_data().to_vec::<f32>().unwrap(), slope)
+    };
+    let ((plain, _), (dropped, slope)) = (attend(0.0), attend(0.25));
+    let keep = 1.0 / 0.75;
+    let zeros = dropped.iter().filter(|&&weight| weight == 0.0).count() as f32 / (n * m) as f32;
+    assert!((zeros - 0.25).abs() < 0.04, "{zeros}");
+    for (plain, dropped) in plain.iter().zip(&dropped) {
+        assert!(
+            *dropped == 0.0 || (dropped - keep * plain).abs() < 2e-2 * plain,
+            "{dropped}, {plain}"
+        );
+    }
+    let direction: Vec<f32> = direction.into_data().to_vec().unwrap();
+    let mut worst = 0.0_f32;
+    for (at, slope) in slope.iter().enumerate() {
+        let (key, channel) = (at / m, at % m);
+        let sum: f32 =
+            (0..n).map(|query| dropped[query * m + key] * direction[query * m + channel]).sum();
+        worst = worst.max((slope - sum).abs());
+    }
+    println!("dropped weights: the values' gradients are off by {worst:.1e}");
+    assert!(worst < 2e-2);
 }
 
 /// Numbers that are the same on any backend, within a tenth of 0.

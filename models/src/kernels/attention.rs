@@ -9,12 +9,12 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use self::portable::{fused, fused_pays, plain};
-use super::cuda;
 use super::flex::{self, FlexOperation};
 use super::matrix::{self, Matrix};
 use super::parts::{pieces, write_parts, write_pieces};
 use super::product::{self, Packed, Start};
 use super::vector::{exp, largest, sum, widest};
+use super::{cuda, learns_on_card};
 use crate::dropout::Dropout;
 use crate::precision::is_mixed;
 
@@ -42,15 +42,17 @@ pub fn attention<B: Backend>(
     let [b, n, _] = query.dims();
     let [_, m, _] = key.dims();
     let bias = bias.map(|bias| bias.detach().cast(DType::F32));
+    if is_mixed() {
+        // Of other backends' masks nothing is drawn here.
+        let mask = learns_on_card::<B>().then(|| dropout.keyed_mask()).flatten();
+        let inputs = [&query, &key, &value];
+        if let Some(output) = cuda::learnt::attention(inputs, heads, bias.as_ref(), mask) {
+            return output;
+        }
+    }
     let kept = dropout.mask::<B>(b * heads * n * m, &query.device()).map(Arc::new);
     if kept.is_none()
         && let Some(output) = cuda::attention([&query, &key, &value], heads, bias.as_ref())
-    {
-        return output;
-    }
-    if kept.is_none()
-        && is_mixed()
-        && let Some(output) = cuda::learnt::attention([&query, &key, &value], heads, bias.as_ref())
     {
         return output;
     }

@@ -40,7 +40,25 @@ pub(crate) use linear::{linear_of_few, product};
 pub(crate) use matrix::transposed;
 pub(crate) use vector::{Once, widest};
 
-use burn::prelude::Backend;
+use burn::prelude::{Backend, Tensor};
+
+use crate::dropout::KeyedMask;
+
+/// Whether tensors are those of a card, with gradients.
+pub(crate) fn learns_on_card<B: Backend>() -> bool {
+    cuda::learnt::is_learnt::<B>()
+}
+
+/// What dropout makes of the numbers, of 32 bits, where [`learns_on_card`].
+///
+/// # Shapes
+/// - input and output: any
+pub(crate) fn dropped_on_card<B: Backend, const D: usize>(
+    input: &Tensor<B, D>,
+    mask: KeyedMask,
+) -> Option<Tensor<B, D>> {
+    cuda::learnt::dropout(input, mask)
+}
 
 /// Whether linear layers read a weight that is the transpose of a contiguous matrix where it lies.
 pub(crate) fn reads_transposed<B: Backend>() -> bool {

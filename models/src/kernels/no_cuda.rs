@@ -72,6 +72,7 @@ pub(super) mod learnt {
     use burn::prelude::*;
     use burn::tensor::ops::FloatTensor;
 
+    use crate::dropout::KeyedMask;
     use crate::kernels::adamw::AdamWUpdate;
     use crate::layers::Activation;
 
@@ -97,7 +98,20 @@ pub(super) mod learnt {
         _inputs: [&Tensor<B, 3>; 3],
         _heads: usize,
         _bias: Option<&Tensor<B, 3>>,
+        _mask: Option<KeyedMask>,
     ) -> Option<Tensor<B, 3>> {
+        None
+    }
+
+    #[expect(clippy::extra_unused_type_parameters, reason = "as the function that it stands for")]
+    pub(in crate::kernels) fn is_learnt<B: Backend>() -> bool {
+        false
+    }
+
+    pub(in crate::kernels) fn dropout<B: Backend, const D: usize>(
+        _input: &Tensor<B, D>,
+        _mask: KeyedMask,
+    ) -> Option<Tensor<B, D>> {
         None
     }
 

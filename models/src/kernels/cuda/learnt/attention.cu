@@ -5,7 +5,8 @@
 // q, out and their gradients [b, n, heads*D]; k, v and theirs [b, m, heads*D]; bias [1 or b, 1 or n, m]; logs and
 // deltas [b, heads, n]. No gaps, D a multiple of 4.
 //
-// Defines: D, BIAS. A block of four warps takes 64 queries (`attention_forward`, `attention_to_query`: grid (ceil(n / 64),
+// Defines: D; BIAS; DROP, of the weights (logs and deltas are as without); VECTOR, that inputs begin at multiples of 16
+// bytes. A block of four warps takes 64 queries (`attention_forward`, `attention_to_query`: grid (ceil(n / 64),
 // heads, b)) or 64 positions of keys (`attention_to_keys`: grid (ceil(m / 64), heads, b)), a warp 16 of them, over 64 of
 // the others at a time. Shared bytes: TILE * tiles, of which `attention_forward` has 3, the others 4; `attention_to_keys`
 // 512 bytes more. `attention_deltas`: grid ceil(b * heads * n / 4), a warp for each, no shared memory.
@@ -21,7 +22,10 @@ extern __shared__ __align__(1024) unsigned char shared[];
 
 struct Info {
   u64 b, n, m, heads, scale, bias_batch, bias_row;
+  u64 key, dropped, keep;
 };
+
+DEVICE float dropout_factor(const Info& info, u64 index);  // dropout.cu
 
 // 64 rows of one head, rounded; zeros from row `rows` on and in the columns that fill up a step of 16.
 DEVICE void load_tile(unsigned char* to, const float* from, u64 stride, int rows) {
@@ -30,7 +34,14 @@ DEVICE void load_tile(unsigned char* to, const float* from, u64 stride, int rows
   for (int i = threadIdx.x; i < SIDE * FOURS; i += THREADS) {
     const int row = i / FOURS, four = i % FOURS;
     float4 x = {0.0f, 0.0f, 0.0f, 0.0f};
-    if (row < rows && four * 4 < D) x = *(const float4*)(from + row * stride + four * 4);
+    if (row < rows && four * 4 < D) {
+      const float* at = from + row * stride + four * 4;
+#if VECTOR
+      x = *(const float4*)at;
+#else
+      x = float4{at[0], at[1], at[2], at[3]};
+#endif
+    }
     *(uint2*)(to + row * PITCH + four * 8) = uint2{pack(x.x, x.y), pack(x.z, x.w)};
   }
 }
@@ -103,6 +114,15 @@ DEVICE float exponent(float product, const float* bias, const Info& info, int qu
   return query < n && key < m ? x * LOG2_E : -__int_as_float(0x7f800000);
 }
 
+// What dropout makes of the weight of a query and a key.
+DEVICE float kept(const Info& info, int query, int key) {
+#if DROP
+  return dropout_factor(info, ((blockIdx.z * info.heads + blockIdx.y) * info.n + query) * info.m + key);
+#else
+  return 1.0f;
+#endif
+}
+
 DEVICE void store_rows(float* to, const Rows& sums, u64 stride, int rows, const float (&factors)[2]) {
 #pragma unroll
   for (int half = 0; half < 2; half++) {
@@ -169,6 +189,7 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_forward(
         for (int e = 2 * half; e < 2 * half + 2; e++) {
           scores[j][e] = power_of_two(scores[j][e] - top);
           total[half] += scores[j][e];
+          scores[j][e] *= kept(info, query, key + j * 8 + place_column() + e % 2);
         }
       }
 #pragma unroll
@@ -235,9 +256,9 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_to_query(
     for (int j = 0; j < SIDE / 8; j++) {
 #pragma unroll
       for (int e = 0; e < 4; e++) {
-        const int half = e / 2, query = first + place_row() + half * 8;
-        const float x = exponent(scores[j][e], bias, info, query, key + j * 8 + place_column() + e % 2);
-        scores[j][e] = power_of_two(x - log_of[half]) * (slopes[j][e] - delta[half]);
+        const int half = e / 2, query = first + place_row() + half * 8, at = key + j * 8 + place_column() + e % 2;
+        const float x = exponent(scores[j][e], bias, info, query, at);
+        scores[j][e] = power_of_two(x - log_of[half]) * (slopes[j][e] * kept(info, query, at) - delta[half]);
       }
     }
     add_rows(sums, scores, base + 2 * TILE);
@@ -271,6 +292,11 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_to_keys(
     }
     __syncthreads();
     Scores scores = {}, slopes = {};
+#if DROP
+    Scores dropped;
+#else
+    Scores& dropped = scores;
+#endif
     add_scores(scores, base, base + 2 * TILE);
 #pragma unroll
     for (int j = 0; j < SIDE / 8; j++) {
@@ -279,14 +305,21 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_to_keys(
         const int within = j * 8 + place_column() + e % 2, key = first + place_row() + e / 2 * 8;
         const float x = exponent(scores[j][e], bias, info, query + within, key);
         scores[j][e] = power_of_two(x - log_of[within]);
+#if DROP
+        dropped[j][e] = scores[j][e] * kept(info, query + within, key);
+#endif
       }
     }
-    add_rows(value_sums, scores, base + 3 * TILE);
+    add_rows(value_sums, dropped, base + 3 * TILE);
     add_scores(slopes, base + TILE, base + 3 * TILE);
 #pragma unroll
     for (int j = 0; j < SIDE / 8; j++) {
 #pragma unroll
-      for (int e = 0; e < 4; e++) scores[j][e] *= slopes[j][e] - delta[j * 8 + place_column() + e % 2];
+      for (int e = 0; e < 4; e++) {
+        const float shift = delta[j * 8 + place_column() + e % 2];
+        // Weights times what dropout multiplied them by, times the gradient.
+        scores[j][e] = dropped[j][e] * slopes[j][e] - scores[j][e] * shift;
+      }
     }
     add_rows(key_sums, scores, base + 2 * TILE);
   }

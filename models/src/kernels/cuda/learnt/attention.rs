@@ -3,7 +3,9 @@ use std::sync::LazyLock;
 use burn::prelude::*;
 use burn::tensor::DType;
 
-use super::{CudaTensor, Deferred, Launches, Learnt, apply, defer, dims, empty, exactly};
+use super::numbers::of_mask;
+use super::{CudaTensor, DROPOUT, Deferred, Launches, Learnt, apply, defer, dims, empty, exactly};
+use crate::dropout::KeyedMask;
 use crate::kernels::cuda::launch::{Defines, Kernel, Piece};
 use crate::kernels::cuda::layout::{self, contiguous};
 use crate::kernels::cuda::{Client, PRELUDE, bits};
@@ -24,7 +26,7 @@ const SIDE: usize = 64;
 /// Threads of a block.
 const THREADS: usize = 128;
 
-/// Multi-head attention without dropout, in mixed precision.
+/// Multi-head attention with dropout on its weights, in mixed precision.
 ///
 /// # Shapes
 /// - query: `[b, n, c]`, `heads` divides `c`
@@ -35,6 +37,7 @@ pub(in crate::kernels) fn attention<B: Backend>(
     [query, key, value]: [&Tensor<B, 3>; 3],
     heads: usize,
     bias: Option<&Tensor<B, 3>>,
+    mask: Option<KeyedMask>,
 ) -> Option<Tensor<B, 3>> {
     let [b, _, c] = query.dims();
     let width = c / heads;
@@ -42,15 +45,17 @@ pub(in crate::kernels) fn attention<B: Backend>(
         return None;
     }
     let [query, key, value] = [query, key, value].map(primitive);
+    let operation = Attention { heads, mask };
     match bias {
-        Some(bias) => apply(Attention { heads }, [query, key, value, primitive(bias)]),
-        None => apply(Attention { heads }, [query, key, value]),
+        Some(bias) => apply(operation, [query, key, value, primitive(bias)]),
+        None => apply(operation, [query, key, value]),
     }
 }
 
 #[derive(Clone, Debug)]
 struct Attention {
     heads: usize,
+    mask: Option<KeyedMask>,
 }
 
 impl Attention {
@@ -74,7 +79,7 @@ impl Attention {
         let outputs = kept[..3].iter().map(|input| (input.shape.clone(), DType::F32)).collect();
         kept.push(gradient);
         // One kernel gives those of keys and values, and all are wanted but where an encoder is frozen.
-        let mut gradients = defer(Backward { heads: self.heads }, kept, outputs).into_iter();
+        let mut gradients = defer(Backward(self.clone()), kept, outputs).into_iter();
         wanted.map(|_| gradients.next())
     }
 }
@@ -109,6 +114,11 @@ impl Learnt<4> for Attention {
     }
 }
 
+/// Whether a buffer begins where four numbers can be loaded at once.
+fn is_aligned(buffer: &Handle) -> bool {
+    buffer.offset_start.unwrap_or(0).is_multiple_of(16)
+}
+
 /// What is common to the launches of one attention.
 struct Sizes {
     b: usize,
@@ -118,16 +128,22 @@ struct Sizes {
     width: usize,
     /// Numbers from one sample's to the next, and from one query's.
     bias: Option<[usize; 2]>,
+    mask: Option<KeyedMask>,
 }
 
 impl Sizes {
-    fn of(query: &CudaTensor, key: &CudaTensor, bias: Option<&CudaTensor>, heads: usize) -> Self {
+    fn of(
+        &Attention { heads, mask }: &Attention,
+        query: &CudaTensor,
+        key: &CudaTensor,
+        bias: Option<&CudaTensor>,
+    ) -> Self {
         let ([b, n, c], [_, m, _]) = (layout::dims(query), layout::dims::<3>(key));
         let bias = bias.map(|bias| {
             let [samples, rows, _] = layout::dims(bias);
             [if samples == 1 { 0 } else { rows * m }, if rows == 1 { 0 } else { m }]
         });
-        Self { b, n, m, heads, width: c / heads, bias }
+        Self { b, n, m, heads, width: c / heads, bias, mask }
     }
 
     /// Bytes of so many tiles of [`SIDE`] rows.
@@ -142,14 +158,21 @@ impl Sizes {
         grid: [usize; 3],
         buffers: &[&Handle],
     ) {
-        let Self { b, n, m, heads, width, bias } = *self;
-        let defines = Defines::from([("HALF", 0), ("D", width), ("BIAS", bias.is_some().into())]);
-        let pieces = vec![*PRELUDE, *ATTENTION];
+        let Self { b, n, m, heads, width, bias, mask } = *self;
+        let defines = Defines::from([
+            ("HALF", 0),
+            ("D", width),
+            ("BIAS", bias.is_some().into()),
+            ("DROP", mask.is_some().into()),
+            ("VECTOR", buffers.iter().all(|buffer| is_aligned(buffer)).into()),
+        ]);
+        let pieces = vec![*PRELUDE, *ATTENTION, *DROPOUT];
         let kernel = Kernel { entry, pieces, defines, threads: THREADS, shared };
         let [bias_batch, bias_row] = bias.unwrap_or_default();
         let scale = bits(1.0 / (width as f32).sqrt());
         let [b, n, m, heads] = [b, n, m, heads].map(|size| size as u64);
-        let info = vec![b, n, m, heads, scale, bias_batch as u64, bias_row as u64];
+        let mut info = vec![b, n, m, heads, scale, bias_batch as u64, bias_row as u64];
+        info.extend(of_mask(mask));
         kernel.launch(client, grid, buffers, info);
     }
 }
@@ -159,7 +182,7 @@ impl Launches for Attention {
         let mut inputs: Vec<_> = inputs.into_iter().map(contiguous).collect();
         let bias = inputs.drain(3..).next();
         let [query, key, value] = exactly(inputs);
-        let sizes = Sizes::of(&query, &key, bias.as_ref(), self.heads);
+        let sizes = Sizes::of(self, &query, &key, bias.as_ref());
         let output = empty(&query, query.meta.shape.clone(), DType::F32);
         let logs = empty(&query, Shape::new([sizes.b, sizes.heads, sizes.n]), DType::F32);
         // Without a bias nothing is read there.
@@ -173,16 +196,14 @@ impl Launches for Attention {
 }
 
 #[derive(Debug)]
-struct Backward {
-    heads: usize,
-}
+struct Backward(Attention);
 
 impl Launches for Backward {
     fn launch(&self, inputs: Vec<CudaTensor>) -> Vec<CudaTensor> {
         let mut inputs: Vec<_> = inputs.into_iter().map(contiguous).collect();
         let bias = (inputs.len() > 6).then(|| inputs.remove(3));
         let [query, key, value, output, logs, gradient] = exactly(inputs);
-        let sizes = Sizes::of(&query, &key, bias.as_ref(), self.heads);
+        let sizes = Sizes::of(&self.0, &query, &key, bias.as_ref());
         let Sizes { b, n, m, heads, .. } = sizes;
         let client = &query.client;
         let deltas = empty(&query, logs.meta.shape.clone(), DType::F32);

@@ -1,7 +1,7 @@
 // What is learnt, beside its products: 32-bit numbers, of which factors are rounded to 16 bits. Bound by memory or by the
 // launch. Nothing is added by atomics, so that two runs give the same sums.
 //
-// `round_numbers`, `activate`.., `gate`.., `round_taps`, `turn_taps`, `taps_last`, `spread`, `taps`, `adamw`: grid ceil(count / (256 * 4)), block 256.
+// `round_numbers`, `activate`.., `gate`.., `round_taps`, `turn_taps`, `taps_last`, `spread`, `taps`, `drop`, `adamw`: grid ceil(count / (256 * 4)), block 256.
 // `round_columns`, `norm_columns`: grid (ceil(c / 32), chunks), block 256; chunks of `chunk` rows. `sums` has a row of c
 //   for each chunk, of norm_columns two. `add_chunks`: grid ceil(count / 256), block 256.
 // `norm_forward`, `norm_backward`: grid ceil(rows / 4), block 128, a warp a row.
@@ -18,7 +18,10 @@ struct Info {
   u64 rows, c, chunk, count, groups, epsilon;
   u64 rate, beta_1, beta_2, kept, by_first, by_second;
   u64 h, w, out_h, out_w, step, before;
+  u64 key, dropped, keep;
 };
+
+DEVICE float dropout_factor(const Info& info, u64 index);  // dropout.cu
 
 DEVICE float warp_sum(float x) {
 #pragma unroll
@@ -232,6 +235,12 @@ extern "C" __global__ __launch_bounds__(256) void norm_columns(
     for (int i = 0; i < 8; i++) sum += parts[line][i][lane];
     sums[(blockIdx.y * 2 + line) * info.c + column] = sum;
   }
+}
+
+// Also the gradient, of a gradient.
+extern "C" __global__ __launch_bounds__(256) void drop(
+    const float* __restrict__ x, float* __restrict__ out, const __grid_constant__ Info info) {
+  each(info.count, [&](u64 at) { out[at] = x[at] * dropout_factor(info, at); });
 }
 
 // One update, in the order of the operations that the other backends take. Buffers may be the same.

@@ -9,13 +9,14 @@ mod activation;
 mod adamw;
 mod attention;
 mod conv3x3;
+mod dropout;
 mod geglu;
 mod group_norm;
 mod layer_norm;
 mod linear;
 mod numbers;
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::sync::LazyLock;
@@ -44,12 +45,14 @@ pub(in super::super) use self::activation::activate;
 pub(in super::super) use self::adamw::adamw;
 pub(in super::super) use self::attention::attention;
 pub(in super::super) use self::conv3x3::conv3x3;
+pub(in super::super) use self::dropout::dropout;
 pub(in super::super) use self::geglu::geglu;
 pub(in super::super) use self::group_norm::group_norm;
 pub(in super::super) use self::layer_norm::layer_norm;
 pub(in super::super) use self::linear::linear;
 
 static KERNELS: LazyLock<Piece> = LazyLock::new(|| Piece::new(include_str!("kernels.cu")));
+static DROPOUT: LazyLock<Piece> = LazyLock::new(|| Piece::new(include_str!("dropout.cu")));
 
 /// The type of factors.
 const FACTOR: DType = DType::BF16;
@@ -94,6 +97,11 @@ fn apply<B: Backend, O: Learnt<N>, const N: usize, const D: usize>(
     };
     let output = output.downcast::<<B as BackendTypes>::FloatTensorPrimitive>().ok()?;
     Some(Tensor::from_primitive(TensorPrimitive::Float(*output)))
+}
+
+/// Whether tensors are the CUDA backend's, with gradients.
+pub(in super::super) fn is_learnt<B: Backend>() -> bool {
+    TypeId::of::<FloatTensor<B>>() == TypeId::of::<FloatTensor<Autodiff<Cuda>>>()
 }
 
 fn fits(tensor: &Deferred) -> bool {

@@ -3,7 +3,8 @@
 use burn::prelude::*;
 use burn::tensor::DType;
 
-use super::{FACTOR, KERNELS, empty};
+use super::{DROPOUT, FACTOR, KERNELS, empty};
+use crate::dropout::KeyedMask;
 use crate::kernels::cuda::gemm::act;
 use crate::kernels::cuda::launch::{Defines, Kernel};
 use crate::kernels::cuda::{Client, CudaTensor, PRELUDE, bits};
@@ -24,14 +25,20 @@ pub(super) struct Info {
     pub(super) adamw: [f32; 6],
     /// Lines and columns of the input and of the output, the stride, and the zeros before each side.
     pub(super) pictures: [usize; 6],
+    pub(super) mask: Option<KeyedMask>,
+}
+
+/// The key of a mask, how many of 2^16 numbers it drops, and what it multiplies the others by.
+pub(super) fn of_mask(mask: Option<KeyedMask>) -> [u64; 3] {
+    mask.map_or([0; 3], |mask| [mask.key, mask.dropped.into(), bits(mask.keep())])
 }
 
 impl Info {
     fn numbers(&self) -> Vec<u64> {
-        let Self { rows, c, chunk, count, groups, epsilon, adamw, pictures } = *self;
+        let Self { rows, c, chunk, count, groups, epsilon, adamw, pictures, mask } = *self;
         let sizes = [rows, c, chunk, count, groups].into_iter().map(|size| size as u64);
         let numbers = sizes.chain([bits(epsilon)]).chain(adamw.map(bits));
-        numbers.chain(pictures.map(|size| size as u64)).collect()
+        numbers.chain(pictures.map(|size| size as u64)).chain(of_mask(mask)).collect()
     }
 }
 
@@ -62,7 +69,8 @@ pub(super) fn launch(
     info: Info,
 ) {
     let defines = Defines::from([("HALF", 0), ("ACT", act(Then::Activate(activation)))]);
-    let kernel = Kernel { entry, pieces: vec![*PRELUDE, *KERNELS], defines, threads, shared: 0 };
+    let kernel =
+        Kernel { entry, pieces: vec![*PRELUDE, *KERNELS, *DROPOUT], defines, threads, shared: 0 };
     kernel.launch(client, grid, buffers, info.numbers());
 }
 
