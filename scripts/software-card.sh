@@ -1,9 +1,13 @@
 #!/bin/sh
-# Runs a program built with the feature `cuda` where there is no card, on one of compute capability 8.0 made of the
-# processor (benches/cuda/software): every kernel, burn's too, becomes a function of g++'s. Slow; to find errors.
+# Runs a program built with the feature `cuda` where there is no card, on one made of the processor (benches/cuda/software):
+# every kernel, burn's too, becomes a function of g++'s. Slow; to find errors. It is a card of compute capability 8.0, with
+# HOPPER=1 of 9.0.
 #
 #     cargo test --release --features cuda --test cuda --no-run
 #     scripts/software-card.sh target/release/deps/cuda-HASH --ignored --nocapture
+#
+# With IDLE=1 no kernel is made or run: what a program then takes is its own time, beside a card's. COUNTS=1 prints how
+# often it launched, copied and waited.
 #
 # It needs an x86-64 machine with gcc and g++, and nothing of CUDA. Products of 32 bits, which burn gives the matrix
 # units, are beyond it. What was compiled is kept in target/software-card.

@@ -1,15 +1,18 @@
 """The kernels of models/src/kernels/cuda/learnt on a processor (software/emulation.h) beside PyTorch's gradients in 64 bits.
 
-    python benches/cuda/learnt.py
+    python benches/cuda/learnt.py            needs g++, torch and numpy, no card
+    python benches/cuda/learnt.py --compile  compiles them by NVRTC (nvrtc.py) in place of that
 
-Needs g++, torch and numpy, no card. Products and convolutions are those of products.py."""
+Products and convolutions are those of products.py."""
 
 import ctypes
 import hashlib
+import itertools
 import pathlib
 import re
 import struct
 import subprocess
+import sys
 import tempfile
 
 import numpy as np
@@ -23,7 +26,7 @@ ACTIVATIONS = [
     lambda x: x, F.gelu, lambda x: F.gelu(x, approximate="tanh"), lambda x: x * torch.sigmoid(1.702 * x), torch.relu,
     F.silu,
 ]  # fmt: skip
-ADAMW = ("rate", "beta_1", "beta_2", "kept", "by_first", "by_second")
+ADAMW = ("rate", "beta_1", "beta_2", "shrink", "by_first", "by_second")
 
 
 def build(name, **defines):
@@ -123,13 +126,16 @@ def attention(b, n, m, heads, width, bias, drop=0):
     logits, mask, steps = split(q) @ split(k).transpose(2, 3) / width**0.5, np.zeros(1, np.float32), (0, 0)
     if bias is not None:
         hidden = torch.where(torch.rand(*bias, m) < 0.3, -1e4, 0.0) + torch.randn(*bias, m)
-        logits, mask = logits + hidden[:, None], floats(hidden)
+        hidden[0, 0] = -1e9  # of all keys: the mean of the values
+        # In 32 bits nothing is left of a logit beside that.
+        logits = torch.where(hidden[:, None] == -1e9, logits - logits.detach(), logits + hidden[:, None])
+        mask = floats(hidden)
         steps = (0 if bias[0] == 1 else bias[1] * m, 0 if bias[1] == 1 else m)
     out = (logits.softmax(-1) * factors.view(b, heads, n, m).double() @ split(v)).transpose(1, 2).reshape(b, n, c)
     slope = torch.randn(b, n, c)
     out.backward(slope.double())
     given = [floats(x) for x in (q, k, v)] + [mask]
-    found, logs, deltas = room(b, n, c), room(b, heads, n), room(b, heads, n)
+    found, logs, deltas = room(b, n, c), room(b, heads, n, 2), room(b, heads, n)
     to_q, to_k, to_v, g = room(b, n, c), room(b, m, c), room(b, m, c), floats(slope)
     of = [b, n, m, heads, bits(width**-0.5), *steps, *mask_of]
     launch(kernels, "attention_forward", (up(n, 64), heads, b), 128, [*given, found, logs], of)
@@ -240,7 +246,7 @@ def adamw(count, time):
     kernels = build("kernels.cu", ACT=0)
     weight, first, slope, second = [torch.randn(count) for _ in range(4)]
     second, outputs = second.square(), [room(count) for _ in range(3)]
-    update = {"rate": 1e-3, "beta_1": 0.9, "beta_2": 0.999, "kept": 1 - 1e-3 * 0.05}
+    update = {"rate": 1e-3, "beta_1": 0.9, "beta_2": 0.999, "shrink": 1 - 1e-3 * 0.05}
     update |= {"by_first": 1 - 0.9**time, "by_second": 1 - 0.999**time}
     given = [floats(x) for x in (weight, first, second, slope)]
     each(kernels, "adamw", [*given, *outputs], count=count, epsilon=1e-8, **update)
@@ -252,7 +258,20 @@ def adamw(count, time):
     check("AdamW", 1e-5, *zip(outputs, (parameter, state["exp_avg"], state["exp_avg_sq"]), strict=True))
 
 
-if __name__ == "__main__":
+def compile_all():
+    import nvrtc
+
+    texts = [("kernels.cu", {"ACT": act}) for act in range(len(ACTIVATIONS))]
+    for width, bias, drop, vector in itertools.product((4, 12, 40, 64, 128), (0, 1), (0, 1), (0, 1)):
+        texts.append(("attention.cu", {"D": width, "BIAS": bias, "DROP": drop, "VECTOR": vector}))
+    for name, defines in texts:
+        nvrtc.compile(nvrtc.text({"HALF": 0, **defines}, f"learnt/{name}", "learnt/dropout.cu"))
+    print(f"{len(texts)} texts compile")
+
+
+if __name__ == "__main__" and sys.argv[1:] == ["--compile"]:
+    compile_all()
+elif __name__ == "__main__":
     torch.manual_seed(1)
     for sizes in [
         (1, 64, 64, 1, 64, None), (2, 70, 33, 2, 64, (2, 1)), (1, 5, 130, 3, 40, (1, 5)), (2, 65, 65, 1, 24, None),

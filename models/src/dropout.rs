@@ -75,7 +75,7 @@ impl Dropout {
         SOURCE.with_borrow_mut(|source| source.as_mut().map(|rng| draw_mask(rng, count, dropped)))
     }
 
-    /// A mask for a backend that learns; `None` where nothing is dropped.
+    /// A mask for a card that learns, which the caller has seen to; `None` where nothing is dropped.
     pub(crate) fn keyed_mask(&self) -> Option<KeyedMask> {
         let dropped = self.dropped();
         if dropped == 0 {

@@ -27,7 +27,8 @@ pub struct AdamWUpdate {
 pub type WithMoments<B, const D: usize> = [Tensor<B, D>; 3];
 
 impl AdamWUpdate {
-    /// The parameter and the moments after the update. On burn-flex and on CUDA it is one pass, in place.
+    /// The parameter and the moments after the update. On burn-flex and on CUDA it is one pass, in
+    /// place where nobody else holds them.
     pub fn step<B: Backend, const D: usize>(
         &self,
         state: WithMoments<B, D>,

@@ -24,7 +24,8 @@ use crate::precision::is_mixed;
 /// The bias masks: it gets no gradient. Logits and softmax are computed in 32 bits where the tensors
 /// have 16: the logits of some published models overflow them.
 /// The matrix of weights of all queries never exists at once on burn-flex, nor on CUDA in 16 bits for heads of up to
-/// 256 channels, a multiple of 8, without dropout, nor on a card where burn's own kernel serves.
+/// 256 channels, a multiple of 8, without dropout, nor there in mixed precision for heads of up to 128, a multiple of 4, nor on
+/// a card where burn's own kernel serves.
 ///
 /// # Shapes
 /// - query: `[b, n, c]`, `heads` divides `c`

@@ -3,8 +3,8 @@
 //! Each is written once in plain burn operations, for every backend, and once more by hand for
 //! burn-flex, forward and backward, chosen by the type of the tensors (see [`flex`]). Composed of
 //! burn's operations, a group normalisation alone costs as much on a CPU as the convolution that
-//! follows it. Those that a card spends its time on are written a third time, forward, for 16-bit
-//! numbers on CUDA (see [`cuda`]).
+//! follows it. Those that a card spends its time on are written a third time for CUDA (see [`cuda`]): forward
+//! for 16-bit numbers, forward and backward for what learns.
 //!
 //! Sums over samples are taken in parts that do not depend on the number of threads, so that a
 //! training gives the same weights on any machine of one kind.

@@ -74,11 +74,11 @@ gemm(
       barrier_init(full + i * 8, 1);
       barrier_init(empty + i * 8, THREADS / 128);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    barriers_are_ready();
   }
   __syncthreads();
   if (threadIdx.x >= THREADS) {
-    if (BRINGING == 128) asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+    if (BRINGING == 128) give_registers<24>();
     if (threadIdx.x == THREADS)
       for (int step = 0; step < steps; step++) {
         int at = step % STAGES;
@@ -87,7 +87,7 @@ gemm(
       }
     return;
   }
-  if (BRINGING == 128) asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+  if (BRINGING == 128) take_registers<240>();
 #pragma unroll 1
   for (int step = 0; step < steps; step++) {
     int at = step % STAGES;

@@ -16,6 +16,7 @@ use super::{defines, empty_like, is_hopper, multiprocessors, shared_limit};
 use crate::kernels::linear::Then;
 use crate::layers::Activation;
 
+static HOPPER: LazyLock<Piece> = LazyLock::new(|| Piece::new(include_str!("hopper.cu")));
 static TILES: LazyLock<Piece> = LazyLock::new(|| Piece::new(include_str!("tiles.cu")));
 static GEMM: LazyLock<Piece> = LazyLock::new(|| Piece::new(include_str!("gemm.cu")));
 
@@ -72,6 +73,7 @@ pub(super) struct Pictures {
 impl Product<'_> {
     /// The product, of this shape.
     pub(super) fn launch(&self, shape: Shape) -> CudaTensor {
+        debug_assert!(self.bias.is_none_or(|(bias, _)| bias.dtype == self.left.0.dtype));
         let client = &self.left.0.client;
         let output = empty_like(self.left.0, shape);
         let [m, n, _] = self.sizes;
@@ -93,6 +95,7 @@ impl Product<'_> {
 
     /// The product and a bias of 32 bits, without what follows, in 32 bits.
     pub(super) fn launch_wide(&self, shape: Shape) -> CudaTensor {
+        debug_assert!(self.bias.is_none_or(|(bias, _)| bias.dtype == DType::F32));
         let a = self.left.0;
         let (client, device) = (a.client.clone(), a.device.clone());
         let output = empty_device_contiguous_dtype(client, device, shape, DType::F32);
@@ -195,6 +198,7 @@ impl Product<'_> {
         );
         let mut pieces = vec![*PRELUDE];
         if hopper {
+            pieces.push(*HOPPER);
             pieces.push(wgmma::piece(wgmma::Form {
                 columns: tile.bn,
                 half: defines["HALF"] == 1,

@@ -10,14 +10,15 @@ use crate::kernels::adamw::AdamWUpdate;
 use crate::kernels::cuda::layout::contiguous;
 
 /// The parameter and the moments of its gradient after the update, where they are the CUDA backend's; what was given
-/// elsewhere. In place where nobody else holds them.
+/// elsewhere, and where shapes differ. In place where nobody else holds them: cubecl orders streams by what was allocated,
+/// so whoever reads the outcome on another thread than that of the updates waits for them first.
 pub(in crate::kernels) fn adamw<B: Backend>(
     update: AdamWUpdate,
     tensors: [FloatTensor<B>; 4],
 ) -> Result<[FloatTensor<B>; 3], [FloatTensor<B>; 4]> {
     let tensors: Box<dyn Any> = Box::new(tensors);
     let tensors = match tensors.downcast::<[Deferred; 4]>() {
-        Ok(tensors) if tensors.iter().all(fits) => *tensors,
+        Ok(tensors) if tensors.iter().all(|x| fits(x) && x.shape == tensors[0].shape) => *tensors,
         Ok(tensors) => return Err(*given(tensors)),
         Err(tensors) => return Err(*given(tensors)),
     };

@@ -2,14 +2,14 @@
 // loaded, sums, exponentials and what is kept have 32. After FlashAttention-2 (Dao, 2023): the weights of the attention are
 // computed anew in the backward pass, from the logarithm of each query's sum.
 //
-// q, out and their gradients [b, n, heads*D]; k, v and theirs [b, m, heads*D]; bias [1 or b, 1 or n, m]; logs and
-// deltas [b, heads, n]. No gaps, D a multiple of 4.
+// q, out and their gradients [b, n, heads*D]; k, v and theirs [b, m, heads*D]; bias [1 or b, 1 or n, m]; logs [b, heads,
+// n, 2], the highest exponent and the logarithm of the sum under it; deltas [b, heads, n]. No gaps, D a multiple of 4.
 //
 // Defines: D; BIAS; DROP, of the weights (logs and deltas are as without); VECTOR, that inputs begin at multiples of 16
 // bytes. A block of four warps takes 64 queries (`attention_forward`, `attention_to_query`: grid (ceil(n / 64),
 // heads, b)) or 64 positions of keys (`attention_to_keys`: grid (ceil(m / 64), heads, b)), a warp 16 of them, over 64 of
 // the others at a time. Shared bytes: TILE * tiles, of which `attention_forward` has 3, the others 4; `attention_to_keys`
-// 512 bytes more. `attention_deltas`: grid ceil(b * heads * n / 4), a warp for each, no shared memory.
+// 768 bytes more. `attention_deltas`: grid ceil(b * heads * n / 4), a warp for each, no shared memory.
 
 constexpr int SIDE = 64, THREADS = 128;
 constexpr int DEPTH = (D + 15) / 16;    // steps of 16 numbers along a head
@@ -114,8 +114,11 @@ DEVICE float exponent(float product, const float* bias, const Info& info, int qu
   return query < n && key < m ? x * LOG2_E : -__int_as_float(0x7f800000);
 }
 
-// What dropout makes of the weight of a query and a key.
-DEVICE float kept(const Info& info, int query, int key) {
+// The weight of a key, whose exponent is x, for a query with these logarithms.
+DEVICE float weight(float x, float2 log_of) { return power_of_two(x - log_of.x - log_of.y); }
+
+// What dropout multiplies that by.
+DEVICE float dropout_of(const Info& info, int query, int key) {
 #if DROP
   return dropout_factor(info, ((blockIdx.z * info.heads + blockIdx.y) * info.n + query) * info.m + key);
 #else
@@ -189,7 +192,7 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_forward(
         for (int e = 2 * half; e < 2 * half + 2; e++) {
           scores[j][e] = power_of_two(scores[j][e] - top);
           total[half] += scores[j][e];
-          scores[j][e] *= kept(info, query, key + j * 8 + place_column() + e % 2);
+          scores[j][e] *= dropout_of(info, query, key + j * 8 + place_column() + e % 2);
         }
       }
 #pragma unroll
@@ -206,7 +209,8 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_forward(
     const float whole = row_sum(total[half]);
     const int query = first + place_row() + half * 8;
     inverse[half] = 1.0f / whole;
-    if (place_column() == 0 && query < n) logs[begin.logs + query] = highest[half] + log2f(whole);
+    // Apart: of a row that is masked as a whole the second would vanish beside the first.
+    if (place_column() == 0 && query < n) *(float2*)(logs + 2 * (begin.logs + query)) = float2{highest[half], log2f(whole)};
   }
   store_rows(out + begin.queries + first * begin.stride, sums, begin.stride, n - first, inverse);
 }
@@ -236,11 +240,12 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_to_query(
   bias += blockIdx.z * info.bias_batch;
   load_tile(shared, q + begin.queries + first * begin.stride, begin.stride, n - first);
   load_tile(shared + TILE, to_out + begin.queries + first * begin.stride, begin.stride, n - first);
-  float log_of[2], delta[2];
+  float2 log_of[2];
+  float delta[2];
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     const int query = min(first + place_row() + half * 8, n - 1);
-    log_of[half] = logs[begin.logs + query];
+    log_of[half] = *(const float2*)(logs + 2 * (begin.logs + query));
     delta[half] = deltas[begin.logs + query];
   }
   Rows sums = {};
@@ -258,7 +263,7 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_to_query(
       for (int e = 0; e < 4; e++) {
         const int half = e / 2, query = first + place_row() + half * 8, at = key + j * 8 + place_column() + e % 2;
         const float x = exponent(scores[j][e], bias, info, query, at);
-        scores[j][e] = power_of_two(x - log_of[half]) * (slopes[j][e] * kept(info, query, at) - delta[half]);
+        scores[j][e] = weight(x, log_of[half]) * (slopes[j][e] * dropout_of(info, query, at) - delta[half]);
       }
     }
     add_rows(sums, scores, base + 2 * TILE);
@@ -275,8 +280,8 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_to_keys(
   const Begin begin(info);
   const int n = (int)info.n, m = (int)info.m, first = blockIdx.x * SIDE;
   const u32 base = shared_address(shared);
-  float* const log_of = (float*)(shared + 4 * TILE);
-  float* const delta = log_of + SIDE;
+  float2* const log_of = (float2*)(shared + 4 * TILE);
+  float* const delta = (float*)(log_of + SIDE);
   bias += blockIdx.z * info.bias_batch;
   load_tile(shared, k + begin.keys + first * begin.stride, begin.stride, m - first);
   load_tile(shared + TILE, v + begin.keys + first * begin.stride, begin.stride, m - first);
@@ -287,7 +292,7 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_to_keys(
     load_tile(shared + 3 * TILE, to_out + begin.queries + query * begin.stride, begin.stride, n - query);
     if (threadIdx.x < SIDE) {
       const u64 at = begin.logs + min(query + (int)threadIdx.x, n - 1);
-      log_of[threadIdx.x] = logs[at];
+      log_of[threadIdx.x] = *(const float2*)(logs + 2 * at);
       delta[threadIdx.x] = deltas[at];
     }
     __syncthreads();
@@ -304,9 +309,9 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_to_keys(
       for (int e = 0; e < 4; e++) {
         const int within = j * 8 + place_column() + e % 2, key = first + place_row() + e / 2 * 8;
         const float x = exponent(scores[j][e], bias, info, query + within, key);
-        scores[j][e] = power_of_two(x - log_of[within]);
+        scores[j][e] = weight(x, log_of[within]);
 #if DROP
-        dropped[j][e] = scores[j][e] * kept(info, query + within, key);
+        dropped[j][e] = scores[j][e] * dropout_of(info, query + within, key);
 #endif
       }
     }

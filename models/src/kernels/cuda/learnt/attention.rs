@@ -39,9 +39,16 @@ pub(in crate::kernels) fn attention<B: Backend>(
     bias: Option<&Tensor<B, 3>>,
     mask: Option<KeyedMask>,
 ) -> Option<Tensor<B, 3>> {
-    let [b, _, c] = query.dims();
+    let ([b, n, c], [_, m, _]) = (query.dims(), key.dims());
     let width = c / heads;
-    if !width.is_multiple_of(4) || width > WIDEST || b > MOST || heads > MOST {
+    let of_bias = |[samples, rows, keys]: [usize; 3]| {
+        [1, b].contains(&samples) && [1, n].contains(&rows) && keys == m
+    };
+    let fits = width > 0
+        && width * heads == c
+        && [key, value].iter().all(|x| x.dims() == [b, m, c])
+        && bias.is_none_or(|bias| of_bias(bias.dims()));
+    if !fits || !width.is_multiple_of(4) || width > WIDEST || b > MOST || heads > MOST {
         return None;
     }
     let [query, key, value] = [query, key, value].map(primitive);
@@ -61,7 +68,7 @@ struct Attention {
 impl Attention {
     fn output(&self, inputs: Vec<Deferred>) -> (Deferred, Vec<Deferred>) {
         let [b, n, c] = dims(&inputs[0]);
-        let logs = Shape::new([b, self.heads, n]);
+        let logs = Shape::new([b, self.heads, n, 2]);
         let outputs = vec![(Shape::new([b, n, c]), DType::F32), (logs, DType::F32)];
         let mut kept = inputs.clone();
         let outputs = defer(self.clone(), inputs, outputs);
@@ -184,7 +191,7 @@ impl Launches for Attention {
         let [query, key, value] = exactly(inputs);
         let sizes = Sizes::of(self, &query, &key, bias.as_ref());
         let output = empty(&query, query.meta.shape.clone(), DType::F32);
-        let logs = empty(&query, Shape::new([sizes.b, sizes.heads, sizes.n]), DType::F32);
+        let logs = empty(&query, Shape::new([sizes.b, sizes.heads, sizes.n, 2]), DType::F32);
         // Without a bias nothing is read there.
         let bias = bias.as_ref().map_or(&query.handle, |bias| &bias.handle);
         let buffers =
@@ -206,7 +213,7 @@ impl Launches for Backward {
         let sizes = Sizes::of(&self.0, &query, &key, bias.as_ref());
         let Sizes { b, n, m, heads, .. } = sizes;
         let client = &query.client;
-        let deltas = empty(&query, logs.meta.shape.clone(), DType::F32);
+        let deltas = empty(&query, Shape::new([b, heads, n]), DType::F32);
         let [to_query, to_key, to_value] =
             [&query, &key, &value].map(|x| empty(x, x.meta.shape.clone(), DType::F32));
         let buffers = [&output.handle, &gradient.handle, &deltas.handle];
@@ -227,7 +234,7 @@ impl Launches for Backward {
             sizes.launch(kernel, client, grid, &[&given[..], outputs].concat());
         };
         run(("attention_to_query", sizes.tiles(4)), n, &[&to_query.handle]);
-        let shared = sizes.tiles(4) + 2 * SIDE * size_of::<f32>();
+        let shared = sizes.tiles(4) + 3 * SIDE * size_of::<f32>();
         run(("attention_to_keys", shared), m, &[&to_key.handle, &to_value.handle]);
         vec![to_query, to_key, to_value]
     }

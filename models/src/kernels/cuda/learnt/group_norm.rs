@@ -20,9 +20,10 @@ pub(in crate::kernels) fn group_norm<B: Backend>(
     epsilon: f64,
     silu: bool,
 ) -> Option<Tensor<B, 4>> {
-    let [b, ..] = input.dims();
+    let [b, _, _, c] = input.dims();
+    let fits = gamma.dims() == [c] && beta.dims() == [c] && c.is_multiple_of(groups);
     // The grid's second dimension.
-    if b > u16::MAX as usize {
+    if !fits || b > u16::MAX as usize {
         return None;
     }
     let then = silu.then_some(Activation::Silu);

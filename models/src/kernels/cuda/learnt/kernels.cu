@@ -16,7 +16,7 @@
 
 struct Info {
   u64 rows, c, chunk, count, groups, epsilon;
-  u64 rate, beta_1, beta_2, kept, by_first, by_second;
+  u64 rate, beta_1, beta_2, shrink, by_first, by_second;
   u64 h, w, out_h, out_w, step, before;
   u64 key, dropped, keep;
 };
@@ -237,7 +237,7 @@ extern "C" __global__ __launch_bounds__(256) void norm_columns(
   }
 }
 
-// Also the gradient, of a gradient.
+// Of the output's gradient it makes the input's.
 extern "C" __global__ __launch_bounds__(256) void drop(
     const float* __restrict__ x, float* __restrict__ out, const __grid_constant__ Info info) {
   each(info.count, [&](u64 at) { out[at] = x[at] * dropout_factor(info, at); });
@@ -249,12 +249,12 @@ extern "C" __global__ __launch_bounds__(256) void adamw(
     float* first_out, float* second_out, const __grid_constant__ Info info) {
   const float beta_1 = from_bits(info.beta_1), beta_2 = from_bits(info.beta_2);
   const float by_first = from_bits(info.by_first), by_second = from_bits(info.by_second);
-  const float kept = from_bits(info.kept), rate = from_bits(info.rate), epsilon = from_bits(info.epsilon);
+  const float shrink = from_bits(info.shrink), rate = from_bits(info.rate), epsilon = from_bits(info.epsilon);
   each(info.count, [&](u64 at) {
     const float y = gradient[at];
     const float m = first[at] * beta_1 + y * (1.0f - beta_1);
     const float v = second[at] * beta_2 + y * y * (1.0f - beta_2);
-    weight_out[at] = weight[at] * kept - m / by_first / (sqrtf(v / by_second) + epsilon) * rate;
+    weight_out[at] = weight[at] * shrink - m / by_first / (sqrtf(v / by_second) + epsilon) * rate;
     first_out[at] = m;
     second_out[at] = v;
   });

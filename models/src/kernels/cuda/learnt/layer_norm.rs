@@ -17,6 +17,10 @@ pub(in crate::kernels) fn layer_norm<B: Backend, const D: usize>(
     beta: &Tensor<B, 1>,
     epsilon: f64,
 ) -> Option<Tensor<B, D>> {
+    let c = input.dims()[D - 1];
+    if gamma.dims() != [c] || beta.dims() != [c] {
+        return None;
+    }
     let operation = LayerNormalisation { epsilon: epsilon as f32 };
     apply(operation, [primitive(input), primitive(gamma), primitive(beta)])
 }

@@ -24,6 +24,11 @@ pub(in crate::kernels) fn linear<B: Backend, const D: usize>(
     bias: Option<&Tensor<B, 1>>,
     activation: Option<Activation>,
 ) -> Option<Tensor<B, D>> {
+    // Others are refused by burn's own operations.
+    let [k, n] = weight.dims();
+    if input.dims()[D - 1] != k || bias.is_some_and(|bias| bias.dims() != [n]) {
+        return None;
+    }
     let (input, weight) = (primitive(input), primitive(weight));
     match bias {
         Some(bias) => apply(Linear { activation }, [input, weight, primitive(bias)]),
