@@ -93,6 +93,7 @@ impl Dropout {
 
 /// A mask by its key: whoever needs it makes it.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a card's kernels alone read it"))]
 pub(crate) struct KeyedMask {
     pub(crate) key: u64,
     /// Of 2^16 elements.
@@ -101,6 +102,7 @@ pub(crate) struct KeyedMask {
 
 impl KeyedMask {
     /// What an element that stays is multiplied by, so that the expectation does.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "as the fields"))]
     pub(crate) fn keep(&self) -> f32 {
         keep(self.dropped)
     }

@@ -15,7 +15,6 @@ struct __nv_bfloat16 {
   __nv_bfloat16(float x) : bits(from_float(x)) {}
   operator float() const { return to_float(bits); }
 };
-struct __nv_bfloat162 { __nv_bfloat16 x, y; };
 struct __half {
   _Float16 number;
   __half() {}
@@ -23,7 +22,21 @@ struct __half {
   operator float() const { return number; }
 };
 
-struct __half2 { __half x, y; };
+template <class Half> struct Pair {
+  Half x, y;
+  friend Pair operator+(Pair a, Pair b) { return {(float)a.x + b.x, (float)a.y + b.y}; }
+  friend Pair operator-(Pair a, Pair b) { return {(float)a.x - b.x, (float)a.y - b.y}; }
+  friend Pair operator*(Pair a, Pair b) { return {(float)a.x * b.x, (float)a.y * b.y}; }
+  friend Pair operator/(Pair a, Pair b) { return {(float)a.x / b.x, (float)a.y / b.y}; }
+};
+struct __half2 : Pair<__half> {
+  __half2() {}
+  __half2(Pair<__half> pair) : Pair(pair) {}
+};
+struct __nv_bfloat162 : Pair<__nv_bfloat16> {
+  __nv_bfloat162() {}
+  __nv_bfloat162(Pair<__nv_bfloat16> pair) : Pair(pair) {}
+};
 
 inline unsigned __umulhi(unsigned x, unsigned y) { return (u64)x * y >> 32; }
 template <class N> N atomicAdd(N* at, N x) {
