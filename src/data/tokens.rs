@@ -25,8 +25,11 @@ pub struct Tokenizer {
     known: Arc<RwLock<HashMap<String, Vec<u32>>>>,
 }
 
-/// Words whose pieces are kept, and bytes of the longest.
-const KNOWN: (usize, usize) = (1 << 16, 32);
+/// Words whose pieces are kept.
+const KNOWN: usize = 1 << 16;
+
+/// Bytes of the longest of them; whole sentences come, too.
+const LONGEST_KNOWN: usize = 32;
 
 /// Identifiers of the special tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,10 +218,11 @@ impl Tokenizer {
             [] => vec![self.special.unknown],
             ids => ids.to_vec(),
         };
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let (most, longest) = KNOWN;
-        if token.len() <= longest && known.len() < most {
-            known.insert(token.to_owned(), pieces.clone());
+        if token.len() <= LONGEST_KNOWN {
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            if known.len() < KNOWN {
+                known.insert(token.to_owned(), pieces.clone());
+            }
         }
         Ok(pieces)
     }

@@ -191,22 +191,11 @@ fn mean_f1<const ARMS: usize>(
             draw(arms[0][seed].len(), drawn, rng);
         }
         for (sum, runs) in sums.iter_mut().zip(arms) {
-            *sum += total(&runs[seed], drawn).f1();
+            let total: Counts = drawn.iter().map(|&item| runs[seed][item]).sum();
+            *sum += total.f1();
         }
     }
     sums.map(|sum| sum / seeds as f64)
-}
-
-/// The counts of the items drawn; a plain loop, which is most of a bootstrap's time.
-fn total(run: &[Counts], drawn: &[usize]) -> Counts {
-    let mut total = Counts::default();
-    for &item in drawn {
-        let counts = run[item];
-        total.hits += counts.hits;
-        total.predicted += counts.predicted;
-        total.gold += counts.gold;
-    }
-    total
 }
 
 fn check_runs(arms: &[&[Vec<Counts>]], tests: TestSets) -> Result<(), EvalError> {

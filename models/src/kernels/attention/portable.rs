@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use burn::backend::Flex;
 
-    /// What a card computes of it is compared by `tests/cuda.rs`.
+    /// What a card computes of it is compared by `tests/cuda`.
     #[test]
     fn burns_own_attention_takes_the_heads_in_the_same_places() {
         let range = burn::tensor::Distribution::Uniform(-2.0, 2.0);
