@@ -118,7 +118,6 @@ struct Map {
   const void* begin;
   unsigned rank, size[4], box[4], swizzled;
   uint64_t stride[4];
-  unsigned unused[6];
 };
 Result cuTensorMapEncodeTiled(struct Map* map, int type, unsigned rank, void* begin, const uint64_t* size,
                               const uint64_t* strides, const unsigned* box, const unsigned* steps, int interleave,

@@ -1,11 +1,5 @@
 // In place of hopper.cu and of the text of wgmma.rs: products from tiles in shared memory, and copies of boxes, at once.
 
-#ifndef A_KIND
-#define A_KIND 0
-#define B_KIND 0
-#define BN 64
-#endif
-
 // Where a number of a tile lies: lines of 128 bytes, whose eight pieces are exchanged by the line's number.
 inline float number_of_tile(u32 begin, int line, int column) {
   const u32 at = begin + line * 128 + column * 2;
@@ -70,18 +64,17 @@ inline void await(u32 address, int parity) {
   while (barrier_at(address).phase == parity) let_others_run();
 }
 
-// As driver.c writes it: of each dimension, from the last one, how many numbers there are, and a box has of them, and the
+// As driver.c writes it: of each dimension, from the last one, how many numbers there are, how many a box has, and the
 // bytes from one to the next.
 struct alignas(64) Map {
   const unsigned char* begin;
   unsigned rank, size[4], box[4], swizzled;
   u64 stride[4];
-  unsigned unused[6];
 };
 static_assert(sizeof(Map) == 128, "a map's size");
 
 inline void bring_box(u32 to, const Map& map, u32 barrier, const int (&at)[4]) {
-  if (!map.swizzled || to % 1024 && map.box[0] * 2 != 128) { fprintf(stderr, "a box that wgmma cannot read\n"); abort(); }
+  if (!map.swizzled || map.box[0] * 2 != 128 || to % 1024) { fprintf(stderr, "a box that wgmma cannot read\n"); abort(); }
   u32 written = 0;
   for (unsigned z = 0; z < map.box[3]; z++)
     for (unsigned y = 0; y < map.box[2]; y++)

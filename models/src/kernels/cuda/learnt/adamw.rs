@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 
 use super::numbers::{Info, each};
-use super::{CudaTensor, Deferred, Launches, defer, empty, exactly, fits};
+use super::{CudaTensor, Deferred, Launches, defer, empty, exactly, fit};
 use crate::kernels::adamw::AdamWUpdate;
 use crate::kernels::cuda::layout::contiguous;
 
@@ -18,7 +18,7 @@ pub(in crate::kernels) fn adamw<B: Backend>(
 ) -> Result<[FloatTensor<B>; 3], [FloatTensor<B>; 4]> {
     let tensors: Box<dyn Any> = Box::new(tensors);
     let tensors = match tensors.downcast::<[Deferred; 4]>() {
-        Ok(tensors) if tensors.iter().all(|x| fits(x) && x.shape == tensors[0].shape) => *tensors,
+        Ok(tensors) if fit(tensors.each_ref()) && are_alike(&tensors) => *tensors,
         Ok(tensors) => return Err(*given(tensors)),
         Err(tensors) => return Err(*given(tensors)),
     };
@@ -26,6 +26,10 @@ pub(in crate::kernels) fn adamw<B: Backend>(
     let outputs = defer(Update(update), tensors.into(), vec![output; 3]);
     let outputs: [Deferred; 3] = outputs.try_into().expect("three outputs were asked for");
     Ok(*given(Box::new(outputs)))
+}
+
+fn are_alike(tensors: &[Deferred; 4]) -> bool {
+    tensors.iter().all(|tensor| tensor.shape == tensors[0].shape)
 }
 
 /// Tensors under their backend's name of them.

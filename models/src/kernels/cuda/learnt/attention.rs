@@ -1,5 +1,6 @@
 use std::sync::LazyLock;
 
+use burn::cubecl::server::Handle;
 use burn::prelude::*;
 use burn::tensor::DType;
 
@@ -10,7 +11,6 @@ use crate::kernels::cuda::launch::{Defines, Kernel, Piece};
 use crate::kernels::cuda::layout::{self, contiguous};
 use crate::kernels::cuda::{Client, PRELUDE, bits};
 use crate::kernels::flex::primitive;
-use burn::cubecl::server::Handle;
 
 static ATTENTION: LazyLock<Piece> = LazyLock::new(|| Piece::new(include_str!("attention.cu")));
 

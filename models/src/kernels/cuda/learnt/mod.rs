@@ -85,11 +85,11 @@ fn apply<B: Backend, O: Learnt<N>, const N: usize, const D: usize>(
 ) -> Option<Tensor<B, D>> {
     let inputs: Box<dyn Any> = Box::new(inputs);
     let output: Box<dyn Any> = match inputs.downcast::<[Deferred; N]>() {
-        Ok(inputs) if inputs.iter().all(fits) => Box::new(operation.forward(*inputs).0),
+        Ok(inputs) if fit(inputs.each_ref()) => Box::new(operation.forward(*inputs).0),
         Ok(_) => return None,
         Err(inputs) => {
             let inputs = *inputs.downcast::<[FloatTensor<Autodiff<Cuda>>; N]>().ok()?;
-            if !inputs.iter().all(|input| fits(&input.primitive)) {
+            if !fit(inputs.each_ref().map(|input| &input.primitive)) {
                 return None;
             }
             Box::new(tracked(operation, inputs))
@@ -104,10 +104,10 @@ pub(in super::super) fn is_learnt<B: Backend>() -> bool {
     TypeId::of::<FloatTensor<B>>() == TypeId::of::<FloatTensor<Autodiff<Cuda>>>()
 }
 
-fn fits(tensor: &Deferred) -> bool {
-    tensor.dtype == DType::F32
-        && tensor.shape.num_elements() > 0
-        && serves(&CudaRuntime::client(tensor.client.device()))
+/// Whether tensors are what the kernels take, on a card that has the instructions.
+fn fit<const N: usize>(tensors: [&Deferred; N]) -> bool {
+    let fits = |tensor: &&Deferred| tensor.dtype == DType::F32 && tensor.shape.num_elements() > 0;
+    tensors.iter().all(fits) && serves(&CudaRuntime::client(tensors[0].client.device()))
 }
 
 /// [`apply`] with the backward pass registered.

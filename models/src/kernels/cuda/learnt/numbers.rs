@@ -1,5 +1,6 @@
 //! Launches of `kernels.cu`.
 
+use burn::cubecl::server::Handle;
 use burn::prelude::*;
 use burn::tensor::DType;
 
@@ -10,7 +11,6 @@ use crate::kernels::cuda::launch::{Defines, Kernel};
 use crate::kernels::cuda::{Client, CudaTensor, PRELUDE, bits};
 use crate::kernels::linear::Then;
 use crate::layers::Activation;
-use burn::cubecl::server::Handle;
 
 /// The numbers of `struct Info`; those that a kernel does not read are 0.
 #[derive(Clone, Copy, Debug, Default)]
@@ -96,10 +96,9 @@ pub(super) fn rounded_with_sums(
     // Without an activation nothing is read there.
     let kept = behind.map_or(&output.handle, |(_, kept)| &kept.handle);
     let buffers = [&gradient.handle, kept, &output.handle, &sums.handle];
-    let (grid, info) =
-        ([c.div_ceil(COLUMNS), chunks, 1], Info { rows, c, chunk, ..Info::default() });
+    let info = Info { rows, c, chunk, ..Info::default() };
     let activation = behind.map(|(activation, _)| activation);
-    launch(("round_columns", 256), activation, &gradient.client, grid, &buffers, info);
+    columns("round_columns", activation, &gradient.client, chunks, &buffers, info);
     (output, sums)
 }
 
