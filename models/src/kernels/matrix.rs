@@ -83,21 +83,22 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// [`Self::copy_columns`] where the rows lie side by side: by squares of eight rows and columns,
-    /// which stay in registers.
+    /// [`Self::copy_columns`] where the rows lie side by side: by squares, whose sides are lines of the
+    /// cache.
     #[inline(always)]
     fn copy_squares(self, columns: Range<usize>, width: usize, into: &mut [f32]) {
-        let (rows, count) = (self.rows / 8 * 8, columns.len() / 8 * 8);
-        for k in (0..rows).step_by(8) {
-            for j in (0..count).step_by(8) {
-                let mut square = [[0.0; 8]; 8];
+        const SIDE: usize = 16;
+        let (rows, count) = (self.rows / SIDE * SIDE, columns.len() / SIDE * SIDE);
+        for k in (0..rows).step_by(SIDE) {
+            for j in (0..count).step_by(SIDE) {
+                let mut square = [[0.0; SIDE]; SIDE];
                 for (i, column) in square.iter_mut().enumerate() {
                     let start = (columns.start + j + i) * self.column_stride + k;
-                    column.copy_from_slice(&self.values[start..start + 8]);
+                    column.copy_from_slice(&self.values[start..start + SIDE]);
                 }
-                for i in 0..8 {
-                    let row: [f32; 8] = std::array::from_fn(|j| square[j][i]);
-                    into[(k + i) * width + j..][..8].copy_from_slice(&row);
+                for i in 0..SIDE {
+                    let row: [f32; SIDE] = std::array::from_fn(|j| square[j][i]);
+                    into[(k + i) * width + j..][..SIDE].copy_from_slice(&row);
                 }
             }
         }
@@ -119,23 +120,50 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// A range of the columns as one slice a row: where the rows lie, or copied into `room`.
-    pub(super) fn rows_of_block<'b>(
-        self,
-        columns: Range<usize>,
-        room: &'b mut Vec<f32>,
-    ) -> Vec<&'b [f32]>
+    /// The matrix as [`Self::rows_of_block`] needs no copy of it: where it lies, or copied into `room` on all threads.
+    pub(super) fn in_rows<'b>(self, room: &'b mut Vec<f32>) -> Matrix<'b>
     where
         'a: 'b,
     {
-        let width = columns.len();
-        if self.column_stride == 1 && !self.row_stride.is_multiple_of(ALIASED) {
-            let starts = (0..self.rows).map(|row| row * self.row_stride + columns.start);
-            return starts.map(|start| &self.values[start..start + width]).collect();
+        /// Rows that one thread copies at a time.
+        const ROWS: usize = 16;
+        if self.lies_in_rows() {
+            return self;
         }
-        room.resize(self.rows * width, 0.0);
+        let Self { rows, columns, .. } = self;
+        let stride = columns + if columns.is_multiple_of(ALIASED) { 16 } else { 0 };
+        *room = write_pieces(rows * stride, ROWS * stride, |index, piece| {
+            let first = index * ROWS;
+            let matrix = self.narrow(first..first + piece.len() / stride);
+            matrix.copy_columns(0..columns, stride, piece);
+        });
+        Matrix::within(room, rows, columns, stride)
+    }
+
+    /// Whether rows are slices that do not push each other out of the first-level cache.
+    fn lies_in_rows(self) -> bool {
+        self.column_stride == 1 && !self.row_stride.is_multiple_of(ALIASED)
+    }
+
+    /// A range of the columns as a slice a row: where the rows lie, or copied into `room`.
+    pub(super) fn rows_of_block<'b>(self, columns: Range<usize>, room: &'b mut Vec<f32>) -> Rows<'b>
+    where
+        'a: 'b,
+    {
+        let (rows, width) = (self.rows, columns.len());
+        if self.lies_in_rows() {
+            let starts = (0..rows).map(|row| row * self.row_stride + columns.start);
+            let slices = starts.map(|start| &self.values[start..start + width]).collect();
+            return Rows { slices, step: 1 };
+        }
+        room.resize(rows * width, 0.0);
+        if self.row_stride == 1 {
+            // Columns that are slices stay so: much less work than to put them across.
+            self.transpose().narrow(columns).copy_columns(0..rows, rows, room);
+            return Rows { slices: (0..rows).map(|row| &room[row..]).collect(), step: rows };
+        }
         self.copy_columns(columns, width, room);
-        room.chunks_exact(width).collect()
+        Rows { slices: room.chunks_exact(width).collect(), step: 1 }
     }
 
     pub(super) fn transpose(self) -> Self {
@@ -146,6 +174,21 @@ impl<'a> Matrix<'a> {
             column_stride: self.row_stride,
             ..self
         }
+    }
+}
+
+/// Rows of a matrix, each from its first number on.
+pub(super) struct Rows<'a> {
+    pub(super) slices: Vec<&'a [f32]>,
+    /// From one number of a row to the next.
+    pub(super) step: usize,
+}
+
+impl Rows<'_> {
+    /// Whether all rows have so many numbers.
+    pub(super) fn have(&self, count: usize) -> bool {
+        let last = count.checked_sub(1).map(|last| last * self.step);
+        last.is_none_or(|last| self.slices.iter().all(|row| last < row.len()))
     }
 }
 
@@ -237,8 +280,31 @@ mod tests {
         let numbers: Vec<f32> = (0..5 * 2 * ALIASED).map(|i| i as f32).collect();
         let matrix = Matrix::new(&numbers, 5, 2 * ALIASED);
         let mut room = Vec::new();
-        for (row, found) in matrix.rows_of_block(7..300, &mut room).into_iter().enumerate() {
+        let rows = matrix.rows_of_block(7..300, &mut room);
+        assert_eq!(rows.step, 1);
+        for (row, found) in rows.slices.into_iter().enumerate() {
             assert_eq!(found, &numbers[row * 2 * ALIASED + 7..row * 2 * ALIASED + 300]);
+        }
+    }
+
+    #[test]
+    fn a_matrix_in_rows_is_the_same_and_needs_no_copy() {
+        let numbers: Vec<f32> = (0..37 * 2 * ALIASED).map(|i| i as f32).collect();
+        let kinds = [
+            Matrix::new(&numbers, 37, 2 * ALIASED),
+            Matrix::new(&numbers, 2 * ALIASED, 37),
+            Matrix::new(&numbers[..37 * 50], 50, 37).transpose(),
+        ];
+        for matrix in kinds {
+            let mut room = Vec::new();
+            let copy = matrix.in_rows(&mut room);
+            assert!(copy.lies_in_rows() && copy.rows == matrix.rows);
+            for row in 0..matrix.rows {
+                for (column, &value) in copy.row(row).iter().enumerate() {
+                    let at = row * matrix.row_stride + column * matrix.column_stride;
+                    assert_eq!(value, matrix.values[at]);
+                }
+            }
         }
     }
 

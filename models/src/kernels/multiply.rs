@@ -40,6 +40,8 @@ pub(super) fn multiply(
         return output;
     }
     if rows <= STRIPED_ROWS {
+        let mut room = Vec::new();
+        let left = left.in_rows(&mut room);
         return by_columns(left, right, STRIPE, |right, columns, output| {
             let (width, start) = (columns.len(), start(bias.map(|bias| &bias[columns])));
             let right = Packed::on_this_thread(right);

@@ -2,6 +2,8 @@
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::slice;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
@@ -32,47 +34,71 @@ pub(super) fn pieces(count: usize, size: usize) -> impl Iterator<Item = usize> {
     (0..count).step_by(size.max(1)).map(move |start| size.min(count - start))
 }
 
-/// [`write_parts`] of [`pieces`], for threads that work in no room.
+/// A vector made of [`pieces`], of which `write` gets the index and the piece itself, full of zeros, on some
+/// thread: neighbours on the same one as far as possible, in whose cache they may still be.
 pub(super) fn write_pieces(
     count: usize,
     size: usize,
     write: impl Fn(usize, &mut [f32]) + Send + Sync,
 ) -> Vec<f32> {
-    write_parts(pieces(count, size), || (), |(), index, piece| write(index, piece))
+    made_of(pieces(count, size).collect(), |parts| match parts.len() {
+        1 => parts.into_iter().for_each(|part| part.fill(&write)),
+        _ => parts.into_par_iter().for_each(|part| part.fill(&write)),
+    })
 }
 
 /// A vector made of parts of these lengths. `write` gets the index of each and the part itself, full of
-/// zeros, on some thread; `room` makes what a thread works in.
-///
-/// The zeros are written by the thread that goes on with the part: zeros for the whole vector at once
-/// would cost a pass over memory on one thread.
+/// zeros, on whichever thread is free: few parts that take long. `room` makes what a thread works in.
 pub(super) fn write_parts<R>(
     lengths: impl IntoIterator<Item = usize>,
     room: impl Fn() -> R + Send + Sync,
     write: impl Fn(&mut R, usize, &mut [f32]) + Send + Sync,
 ) -> Vec<f32> {
-    let lengths: Vec<usize> = lengths.into_iter().collect();
+    made_of(lengths.into_iter().collect(), |parts| {
+        let fill = |room: &mut R, part: Part| part.fill(|index, part| write(room, index, part));
+        match parts.len() {
+            1 => parts.into_iter().for_each(|part| fill(&mut room(), part)),
+            _ => parts.into_iter().par_bridge().for_each_init(&room, fill),
+        }
+    })
+}
+
+/// A part of a vector, without numbers so far.
+struct Part<'a> {
+    index: usize,
+    numbers: &'a mut [MaybeUninit<f32>],
+    filled: &'a AtomicUsize,
+}
+
+impl Part<'_> {
+    /// The zeros are written by the thread that goes on with the part: zeros for the whole vector at once
+    /// would cost a pass over memory on one thread.
+    fn fill(self, write: impl FnOnce(usize, &mut [f32])) {
+        let Self { index, numbers, filled } = self;
+        numbers.fill(MaybeUninit::new(0.0));
+        // SAFETY: every number of the part was just set; the part is borrowed mutably.
+        let part = unsafe { slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), numbers.len()) };
+        write(index, part);
+        filled.fetch_add(part.len(), Ordering::Relaxed);
+    }
+}
+
+/// A vector of parts of these lengths, each of which `fill_all` fills.
+fn made_of(lengths: Vec<usize>, fill_all: impl FnOnce(Vec<Part>)) -> Vec<f32> {
     let total = lengths.iter().sum();
+    let filled = AtomicUsize::new(0);
     let mut values: Vec<f32> = Vec::with_capacity(total);
     let mut rest = &mut values.spare_capacity_mut()[..total];
     let mut parts = Vec::with_capacity(lengths.len());
-    for length in lengths {
-        let (part, after) = rest.split_at_mut(length);
+    for (index, length) in lengths.into_iter().enumerate() {
+        let (numbers, after) = rest.split_at_mut(length);
         rest = after;
-        parts.push(part);
+        parts.push(Part { index, numbers, filled: &filled });
     }
-    let fill = |room: &mut R, (index, part): (usize, &mut [MaybeUninit<f32>])| {
-        part.fill(MaybeUninit::new(0.0));
-        // SAFETY: every number of the part was just set; the part is borrowed mutably.
-        let part = unsafe { std::slice::from_raw_parts_mut(part.as_mut_ptr().cast(), part.len()) };
-        write(room, index, part);
-    };
-    if parts.len() == 1 {
-        parts.into_iter().enumerate().for_each(|part| fill(&mut room(), part));
-    } else {
-        parts.into_par_iter().enumerate().for_each_init(room, fill);
-    }
-    // SAFETY: the parts make up the first `total` numbers of the capacity, and each was filled.
+    fill_all(parts);
+    assert_eq!(filled.into_inner(), total, "every part was filled");
+    // SAFETY: the parts make up the first `total` numbers of the capacity, and each was filled, as their
+    // lengths say.
     unsafe { values.set_len(total) };
     values
 }

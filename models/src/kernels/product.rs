@@ -3,8 +3,8 @@
 //!
 //! After Goto and van de Geijn (2008): the right factor lies in panels as wide as a tile, so that a
 //! tile's innermost loop reads it in order; a tile of the output stays in registers over a block of
-//! the depth. The left factor is given row by row, wherever the rows lie: those of a matrix, or the
-//! pixels that a convolution reads.
+//! the depth. The left factor is given row by row, wherever the rows lie: those of a matrix, by rows or
+//! by columns, or the pixels that a convolution reads.
 //!
 //! Each number of the output is summed over the depth in one order, whatever the number of rows,
 //! their place and the number of threads.
@@ -13,11 +13,11 @@ use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::matrix::Matrix;
+use super::matrix::{Matrix, Rows};
 use super::parts::write_pieces;
 
-/// The longest block of the depth: one of a panel (20 KiB with vectors of 256 bits) stays in the
-/// first-level cache while the tiles of a block of rows pass over it.
+/// The longest block of the depth: one of a panel stays in the first-level cache (20 KiB with vectors of
+/// 256 bits) or close to it (60 KiB with those of 512) while the tiles of a block of rows pass over it.
 pub(super) const DEPTH: usize = 320;
 
 /// Rows whose tiles follow each other with the same part of a panel: their part of the left factor
@@ -30,6 +30,14 @@ const COLUMNS: usize = 960;
 /// Shares of rows are multiples of this, so that few tiles have fewer rows than they could: a tile has
 /// 6 rows where there are 16 registers, 8 where there are 32.
 pub(super) const TILE: usize = 24;
+
+/// Rows of a panel that the innermost loop asks for ahead of its own: processors with vectors of 512 bits
+/// do not by themselves bring a panel in time from the second-level cache, which cost a twentieth.
+const AHEAD: usize = 16;
+
+/// Numbers of the largest tile: 8 rows of 3 vectors of 512 bits.
+const TILE_NUMBERS: usize = 8 * TILE_COLUMNS;
+const TILE_COLUMNS: usize = 48;
 
 /// Numbers of the right factor from which on packing is worth a second thread.
 const PARALLEL: usize = 1 << 15;
@@ -163,18 +171,18 @@ pub(super) fn multiply(
     output: &mut [f32],
     stride: usize,
     start: Start<'_>,
-    left: &[&[f32]],
+    left: &Rows<'_>,
     right: &Packed,
     columns: Range<usize>,
     depth: Range<usize>,
 ) {
     assert!(depth.end <= right.depth && right.columns <= stride, "the factors fit");
     assert!(columns.end <= right.columns, "the columns are the right factor's");
-    assert!(left.iter().all(|row| row.len() >= depth.len()), "rows are as long as the depth");
+    assert!(left.have(depth.len()), "rows are as long as the depth");
     if let Start::Row(row) = start {
         assert_eq!(row.len(), right.columns, "a number a column");
     }
-    let Some(before) = left.len().checked_sub(1) else { return };
+    let Some(before) = left.slices.len().checked_sub(1) else { return };
     assert!(before * stride + right.columns <= output.len(), "the rows lie within the output");
     Arch::new().dispatch(Product { output, stride, start, left, right, columns, depth });
 }
@@ -201,7 +209,7 @@ struct Product<'a> {
     output: &'a mut [f32],
     stride: usize,
     start: Start<'a>,
-    left: &'a [&'a [f32]],
+    left: &'a Rows<'a>,
     right: &'a Packed,
     columns: Range<usize>,
     depth: Range<usize>,
@@ -225,13 +233,14 @@ impl Product<'_> {
     fn run<S: Simd, const M: usize>(self, simd: S) {
         let Self { output, stride, start, left, right, columns, depth } = self;
         for (columns, panel) in right.panels(columns, depth.clone()) {
-            let tile = Tile { simd, depth: depth.len(), panel, stride, count: columns.len() };
+            let (depth, step, count) = (depth.len(), left.step, columns.len());
+            let tile = Tile { simd, depth, step, panel, stride, count };
             let start = match start {
                 Start::Row(row) => Start::Row(&row[columns.clone()]),
                 start => start,
             };
             let mut at = columns.start;
-            let mut rows = left;
+            let mut rows = &left.slices[..];
             while rows.len() >= M {
                 tile.wide::<M>(&mut output[at..], &rows[..M], start);
                 rows = &rows[M..];
@@ -258,6 +267,8 @@ impl Product<'_> {
 struct Tile<'a, S> {
     simd: S,
     depth: usize,
+    /// From one number of a row to the next.
+    step: usize,
     /// `[depth, vectors * lanes]`.
     panel: &'a [f32],
     stride: usize,
@@ -276,7 +287,8 @@ impl<S: Simd> Tile<'_, S> {
         }
     }
 
-    /// A tile of `M` rows and `V` vectors.
+    /// A tile of `M` rows and `V` vectors, of which the last one may be written in part: then by way of a
+    /// tile that is written whole.
     #[inline(always)]
     fn run<const M: usize, const V: usize>(
         &self,
@@ -284,64 +296,96 @@ impl<S: Simd> Tile<'_, S> {
         rows: &[&[f32]],
         start: Start<'_>,
     ) {
-        let (simd, depth, lanes) = (self.simd, self.depth, S::F32_LANES);
-        // Asserted of all rows by `multiply`; here it would take a twentieth of a shallow product.
-        debug_assert!(rows.len() == M && rows.iter().all(|row| row.len() >= depth));
-        assert!(self.panel.len() == depth * V * lanes && self.count > (V - 1) * lanes);
-        assert!(self.count <= V * lanes && (M - 1) * self.stride + self.count <= output.len());
-        let whole = self.count == V * lanes;
-        // The number of columns that vector `v` writes.
-        let part = |v: usize| (self.count - v * lanes).min(lanes);
+        let (width, count) = (V * S::F32_LANES, self.count);
+        if count == width {
+            return self.whole::<M, V>(output, self.stride, rows, start);
+        }
+        let (mut tile, mut line) = ([0.0; TILE_NUMBERS], [0.0; TILE_COLUMNS]);
+        let start = match start {
+            Start::Zero => Start::Zero,
+            Start::Row(row) => {
+                line[..count].copy_from_slice(row);
+                Start::Row(&line[..width])
+            }
+            Start::Output => {
+                for (tile, line) in tile.chunks_mut(width).zip(output.chunks(self.stride)).take(M) {
+                    tile[..count].copy_from_slice(&line[..count]);
+                }
+                Start::Output
+            }
+        };
+        self.whole::<M, V>(&mut tile, width, rows, start);
+        for (tile, line) in tile.chunks(width).zip(output.chunks_mut(self.stride)).take(M) {
+            line[..count].copy_from_slice(&tile[..count]);
+        }
+    }
 
-        let mut sums = [[simd.splat_f32s(0.0); V]; M];
-        for (i, sums) in sums.iter_mut().enumerate() {
-            for (v, sum) in sums.iter_mut().enumerate() {
-                let first = i * self.stride + v * lanes;
-                let source = match start {
-                    Start::Zero => continue,
-                    Start::Row(row) => &row[v * lanes..][..part(v)],
-                    Start::Output => &output[first..][..part(v)],
-                };
-                *sum = if whole {
-                    // SAFETY: the slice is one vector long.
-                    unsafe { source.as_ptr().cast::<S::f32s>().read_unaligned() }
-                } else {
-                    simd.partial_load_f32s(source)
-                };
-            }
-        }
+    /// A tile of `M` rows, which begin `stride` apart, and `V` whole vectors. Loops of constant lengths that
+    /// nothing leaves early: only then all sums stay in registers.
+    #[inline(always)]
+    fn whole<const M: usize, const V: usize>(
+        &self,
+        output: &mut [f32],
+        stride: usize,
+        rows: &[&[f32]],
+        start: Start<'_>,
+    ) {
+        let (simd, lanes) = (self.simd, S::F32_LANES);
+        // That the rows are long enough is asserted of all of them by `multiply`; here it would take a
+        // twentieth of a shallow product.
+        assert!(self.panel.len() == self.depth * V * lanes && rows.len() == M);
+        assert!((M - 1) * stride + V * lanes <= output.len());
         let pointers: [*const f32; M] = std::array::from_fn(|i| rows[i].as_ptr());
+        let lines: [*mut f32; M] =
+            std::array::from_fn(|i| output[i * stride..][..V * lanes].as_mut_ptr());
+        // SAFETY, of this and of all that follows here: it was asserted that a line of the output, a start's
+        // row and a row of the panel have `V` vectors of numbers, which may begin anywhere.
+        let load = |from: *const f32| -> [S::f32s; V] {
+            std::array::from_fn(|v| unsafe {
+                from.add(v * lanes).cast::<S::f32s>().read_unaligned()
+            })
+        };
+        let mut sums: [[S::f32s; V]; M] = match start {
+            Start::Zero => [[simd.splat_f32s(0.0); V]; M],
+            Start::Row(row) => [load(row[..V * lanes].as_ptr()); M],
+            Start::Output => lines.map(|line| load(line)),
+        };
         let mut panel = self.panel.as_ptr();
-        for k in 0..depth {
-            // SAFETY: it was asserted, here, that the panel has `depth` rows of `V` vectors and, in
-            // `multiply`, that each row has at least `depth` numbers; a vector is as many numbers, of any
-            // alignment.
-            unsafe {
-                let mut right = [simd.splat_f32s(0.0); V];
-                for (v, right) in right.iter_mut().enumerate() {
-                    *right = panel.add(v * lanes).cast::<S::f32s>().read_unaligned();
-                }
-                panel = panel.add(V * lanes);
-                for i in 0..M {
-                    let left = simd.splat_f32s(*pointers[i].add(k));
-                    for v in 0..V {
-                        sums[i][v] = simd.mul_add_e_f32s(left, right[v], sums[i][v]);
-                    }
+        let mut at = 0;
+        for _ in 0..self.depth {
+            for v in 0..V {
+                prefetch(panel.wrapping_add((AHEAD * V + v) * lanes));
+            }
+            let right = load(panel);
+            panel = panel.wrapping_add(V * lanes);
+            for i in 0..M {
+                // SAFETY: each row has a number at every multiple of `step` below `depth` of them, as
+                // asserted in `multiply`.
+                let left = simd.splat_f32s(unsafe { *pointers[i].add(at) });
+                for v in 0..V {
+                    sums[i][v] = simd.mul_add_e_f32s(left, right[v], sums[i][v]);
                 }
             }
+            at += self.step;
         }
-        for (i, sums) in sums.into_iter().enumerate() {
-            for (v, sum) in sums.into_iter().enumerate() {
-                let first = i * self.stride + v * lanes;
-                if whole {
-                    // SAFETY: the last row's last column lies within the output, as asserted.
-                    unsafe {
-                        output.as_mut_ptr().add(first).cast::<S::f32s>().write_unaligned(sum);
-                    }
-                } else {
-                    simd.partial_store_f32s(&mut output[first..][..part(v)], sum);
-                }
+        for i in 0..M {
+            for v in 0..V {
+                // SAFETY: as above.
+                unsafe { lines[i].add(v * lanes).cast::<S::f32s>().write_unaligned(sums[i][v]) };
             }
         }
     }
+}
+
+/// Asks for the numbers at an address, which need not be any, into the first-level cache.
+#[inline(always)]
+fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: it is a hint, which reads nothing and never fails; every processor of this kind has it.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }

@@ -6,6 +6,7 @@ use burn_flex::FlexTensor;
 
 use crate::blocks::Stride;
 use crate::kernels::flex;
+use crate::kernels::matrix::Rows;
 use crate::kernels::parts::write_parts;
 use crate::kernels::product::{self, Packed, Start};
 use crate::kernels::vector::widest;
@@ -188,13 +189,14 @@ impl Sizes {
         padded.resize(((lines.len() - 1) * self.step + 3) * length, 0.0);
         self.pad(sample, lines.start, length, padded);
         let run = 3 * self.channels_in;
-        let mut rows = Vec::with_capacity(lines.len() * self.out_w);
+        let slices = Vec::with_capacity(lines.len() * self.out_w);
+        let mut rows = Rows { slices, step: 1 };
         for kernel_row in 0..3 {
             for part in product::blocks(run) {
-                rows.clear();
+                rows.slices.clear();
                 for line in 0..lines.len() {
                     let line = (line * self.step + kernel_row) * length;
-                    rows.extend((0..self.out_w).map(|x| {
+                    rows.slices.extend((0..self.out_w).map(|x| {
                         let first = line + x * self.step * self.channels_in + part.start;
                         &padded[first..first + part.len()]
                     }));

@@ -13,6 +13,7 @@ use pulp::Arch;
 
 use self::tiles::{Grid, Transform, TransformBack};
 use super::sizes::Sizes;
+use crate::kernels::matrix::Rows;
 use crate::kernels::parts::{pieces, write_parts};
 use crate::kernels::product::{self, Packed, Start};
 use crate::kernels::vector::widest;
@@ -188,14 +189,14 @@ fn convolve<'a>(
     }
 
     outputs.resize(PLACES * grid_out.stride, 0.0);
-    let mut rows = Vec::with_capacity(tiles);
+    let mut rows = Rows { slices: Vec::with_capacity(tiles), step: 1 };
     for place in 0..PLACES {
         let output = &mut outputs[place * grid_out.stride..][..tiles * channels_out];
         let input = &inputs[place * grid_in.stride..][..tiles * channels_in];
         for depth in product::blocks(channels_in) {
             let start = if depth.start == 0 { Start::Zero } else { Start::Output };
-            rows.clear();
-            rows.extend(input.chunks_exact(channels_in).map(|row| &row[depth.clone()]));
+            rows.slices.clear();
+            rows.slices.extend(input.chunks_exact(channels_in).map(|row| &row[depth.clone()]));
             let (first, columns) = (place * channels_in, 0..channels_out);
             let depth = first + depth.start..first + depth.end;
             product::multiply(output, channels_out, start, &rows, factor, columns, depth);
