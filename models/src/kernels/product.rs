@@ -368,10 +368,10 @@ impl<S: Simd> Tile<'_, S> {
             }
             at += self.step;
         }
-        for i in 0..M {
-            for v in 0..V {
+        for (line, sums) in lines.into_iter().zip(sums) {
+            for (v, sum) in sums.into_iter().enumerate() {
                 // SAFETY: as above.
-                unsafe { lines[i].add(v * lanes).cast::<S::f32s>().write_unaligned(sums[i][v]) };
+                unsafe { line.add(v * lanes).cast::<S::f32s>().write_unaligned(sum) };
             }
         }
     }
