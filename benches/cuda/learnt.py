@@ -29,9 +29,16 @@ ACTIVATIONS = [
 ADAMW = ("rate", "beta_1", "beta_2", "shrink", "by_first", "by_second")
 
 
+def files(name):
+    """What the text of a file's kernels is made of."""
+    if name == "attention":
+        return ["learnt/attention.cu", "learnt/dropout.cu"]
+    return ["activation.cu", "learnt/common.cu", "learnt/dropout.cu", f"learnt/{name}.cu"]
+
+
 def build(name, **defines):
     """The kernels of a file, for these defines."""
-    text = (KERNELS / name).read_text() + (KERNELS / "dropout.cu").read_text()
+    text = "".join((KERNELS.parent / file).read_text() for file in files(name))
     # As software/nvrtc.cpp.
     text = text.replace("extern __shared__ __align__(1024) unsigned char shared[];", "").replace("__shared__", "static")
     names = re.findall(r'extern "C" __global__(?: __launch_bounds__\([^)]*\))? void (\w+)\(', text)
@@ -119,7 +126,7 @@ def check(what, bound, *pairs):
 
 def attention(b, n, m, heads, width, bias, drop=0):
     defines = {"BIAS": int(bias is not None), "DROP": int(drop > 0), "VECTOR": int(n % 2)}
-    kernels, c = build("attention.cu", D=width, **defines), heads * width
+    kernels, c = build("attention", D=width, **defines), heads * width
     mask_of, factors = masked(drop and 0x123456789ABCDEF, drop, b * heads * n * m)
     q, k, v = learnt(b, n, c), learnt(b, m, c), learnt(b, m, c)
     split = lambda x: x.view(b, -1, heads, width).transpose(1, 2)
@@ -147,8 +154,13 @@ def attention(b, n, m, heads, width, bias, drop=0):
     check(what, 1e-1, (found, out), (to_q, q.grad), (to_k, k.grad), (to_v, v.grad))
 
 
+def add_chunks(sums, total):
+    of = info(chunk=len(sums), count=total.size)
+    launch(build("elementwise", ACT=0), "add_chunks", (up(total.size, 256), 1, 1), 256, [sums, total], of)
+
+
 def columns(act, rows, c, chunk):
-    kernels, x, slope = build("kernels.cu", ACT=act), learnt(rows, c), torch.randn(rows, c)
+    kernels, x, slope = build("elementwise", ACT=act), learnt(rows, c), torch.randn(rows, c)
     y = ACTIVATIONS[act](x)
     y.backward(slope.double())
     found, kept, to_x, count = room(rows, c), np.zeros((rows, c), np.uint16), room(rows, c), rows * c
@@ -159,28 +171,30 @@ def columns(act, rows, c, chunk):
     of = info(rows=rows, c=c, chunk=chunk)
     buffers = [floats(slope), kept, rounded, sums]
     launch(kernels, "round_columns", (up(c, 32), len(sums), 1), 256, buffers, of)
-    launch(kernels, "add_chunks", (up(c, 256), 1, 1), 256, [sums, total], info(chunk=len(sums), count=c))
+    add_chunks(sums, total)
     what = f"activation {act} and sums of {rows} x {c}"
     check(what, 1e-5, (found, y), (to_x, x.grad), (total, x.grad.sum(0)))
     check(what, 2e-2, (of_halves(rounded), x.grad))
 
 
 def layer_norm(rows, c, chunk):
-    kernels, x, gamma, beta = build("kernels.cu", ACT=0), learnt(rows, c, scale=3, shift=5), learnt(c), learnt(c)
+    kernels, x, gamma, beta = build("norm", ACT=0), learnt(rows, c, scale=3, shift=5), learnt(c), learnt(c)
     slope, y = torch.randn(rows, c), F.layer_norm(x, (c,), gamma, beta, 1e-5)
     y.backward(slope.double())
     found, moments, to_x, sums, total = room(rows, c), room(rows, 2), room(rows, c), room(up(rows, chunk), 2, c), room(2, c)
-    x_, g, of = floats(x), floats(slope), info(rows=rows, c=c, chunk=chunk, epsilon=1e-5)
-    launch(kernels, "norm_forward", (up(rows, 4), 1, 1), 128, [x_, floats(gamma), floats(beta), found, moments], of)
-    launch(kernels, "norm_backward", (up(rows, 4), 1, 1), 128, [x_, floats(gamma), moments, g, to_x], of)
-    launch(kernels, "norm_columns", (up(c, 32), len(sums), 1), 256, [x_, moments, g, sums], of)
-    launch(kernels, "add_chunks", (up(2 * c, 256), 1, 1), 256, [sums, total], info(chunk=len(sums), count=2 * c))
+    of = info(rows=rows, c=c, chunk=chunk, epsilon=1e-5)
+    given = [floats(x), floats(gamma), floats(beta)]
+    launch(kernels, "layer_forward", (up(rows, 4), 1, 1), 128, [*given, found, moments], of)
+    given += [moments, floats(slope)]
+    launch(kernels, "layer_backward", (up(rows, 4), 1, 1), 128, [*given, to_x], of)
+    launch(kernels, "layer_columns", (up(c, 32), len(sums), 1), 256, [*given, sums], of)
+    add_chunks(sums, total)
     pairs = [(found, y), (to_x, x.grad), (total[0], gamma.grad), (total[1], beta.grad)]
     check(f"layer norm of {rows} x {c}", 1e-4, *pairs)
 
 
 def group_norm(act, b, pixels, c, groups):
-    kernels, x, gamma, beta = build("kernels.cu", ACT=act), learnt(b, pixels, c, scale=2, shift=3), learnt(c), learnt(c)
+    kernels, x, gamma, beta = build("norm", ACT=act), learnt(b, pixels, c, scale=2, shift=3), learnt(c), learnt(c)
     y = ACTIVATIONS[act](F.group_norm(x.transpose(1, 2), groups, gamma, beta, 1e-6).transpose(1, 2))
     slope = torch.randn(b, pixels, c)
     y.backward(slope.double())
@@ -190,13 +204,13 @@ def group_norm(act, b, pixels, c, groups):
     given += [moments, floats(slope)]
     launch(kernels, "group_backward", (groups, b, 1), 256, [*given, to_x], of)
     launch(kernels, "group_columns", (up(c, 32), b, 1), 256, [*given, sums], of)
-    launch(kernels, "add_chunks", (up(2 * c, 256), 1, 1), 256, [sums, total], info(chunk=b, count=2 * c))
+    add_chunks(sums, total)
     pairs = [(found, y), (to_x, x.grad), (total[0], gamma.grad), (total[1], beta.grad)]
     check(f"group norm of {b} x {pixels} x {c}, {groups} groups, activation {act}", 1e-4, *pairs)
 
 
 def gate(rows, c):
-    kernels, x, slope = build("kernels.cu", ACT=1), learnt(rows, 2 * c), torch.randn(rows, c)
+    kernels, x, slope = build("elementwise", ACT=1), learnt(rows, 2 * c), torch.randn(rows, c)
     y = x[:, :c] * F.gelu(x[:, c:])
     y.backward(slope.double())
     found, to_x = room(rows, c), room(rows, 2 * c)
@@ -207,7 +221,7 @@ def gate(rows, c):
 
 def convolution(step, before, h, w, b=2, channels=3, out=5):
     """What the products of a convolution and of its gradients are given; they themselves are PyTorch's here."""
-    kernels, x, weight = build("kernels.cu", ACT=0), learnt(b, h, w, channels), learnt(out, channels, 3, 3)
+    kernels, x, weight = build("conv3x3", ACT=0), learnt(b, h, w, channels), learnt(out, channels, 3, 3)
     padded = F.pad(x.permute(0, 3, 1, 2), (before, 1, before, 1))
     y = F.conv2d(padded, weight, stride=step).permute(0, 2, 3, 1)
     (_, out_h, out_w, _), slope = y.shape, torch.randn(y.shape).bfloat16()
@@ -233,7 +247,7 @@ def convolution(step, before, h, w, b=2, channels=3, out=5):
 
 
 def dropout(count, dropped):
-    kernels, x = build("kernels.cu", ACT=0), torch.randn(count)
+    kernels, x = build("elementwise", ACT=0), torch.randn(count)
     mask, factors = masked(1 << 40 | 5, dropped, count)
     found = room(count)
     each(kernels, "drop", [floats(x), found], count=count, mask=mask)
@@ -243,7 +257,7 @@ def dropout(count, dropped):
 
 
 def adamw(count, time):
-    kernels = build("kernels.cu", ACT=0)
+    kernels = build("elementwise", ACT=0)
     weight, first, slope, second = [torch.randn(count) for _ in range(4)]
     second, outputs = second.square(), [room(count) for _ in range(3)]
     update = {"rate": 1e-3, "beta_1": 0.9, "beta_2": 0.999, "shrink": 1 - 1e-3 * 0.05}
@@ -261,11 +275,12 @@ def adamw(count, time):
 def compile_all():
     import nvrtc
 
-    texts = [("kernels.cu", {"ACT": act}) for act in range(len(ACTIVATIONS))]
+    activations = range(len(ACTIVATIONS))
+    texts = [(name, {"ACT": act}) for name in ("elementwise", "norm", "conv3x3") for act in activations]
     for width, bias, drop, vector in itertools.product((4, 12, 40, 64, 128), (0, 1), (0, 1), (0, 1)):
-        texts.append(("attention.cu", {"D": width, "BIAS": bias, "DROP": drop, "VECTOR": vector}))
+        texts.append(("attention", {"D": width, "BIAS": bias, "DROP": drop, "VECTOR": vector}))
     for name, defines in texts:
-        nvrtc.compile(nvrtc.text({"HALF": 0, **defines}, f"learnt/{name}", "learnt/dropout.cu"))
+        nvrtc.compile(nvrtc.text({"HALF": 0, **defines}, *files(name)))
     print(f"{len(texts)} texts compile")
 
 

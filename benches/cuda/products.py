@@ -41,7 +41,7 @@ def wgmma(columns, half, a_turned, b_turned):
 def source(variant):
     form = variant["BN"], variant["HALF"], int(variant["A_KIND"] == 1), int(variant["B_KIND"] == 1)
     between = (nvrtc.KERNELS / "hopper.cu").read_text() + wgmma(*form) if variant["WGMMA"] else ""
-    return nvrtc.text(variant, "tiles.cu", "gemm.cu", between=between)
+    return nvrtc.text(variant, "tiles.cu", "activation.cu", "gemm.cu", between=between)
 
 
 def variant(**defines):

@@ -2,6 +2,7 @@ use std::sync::LazyLock;
 
 use burn::prelude::*;
 
+use super::deferred::exactly;
 use super::launch::{Kernel, Piece};
 use super::layout::{self, contiguous, positions};
 use super::{CudaOperation, CudaTensor, PRELUDE, apply, bits};
@@ -34,11 +35,9 @@ pub(in super::super) fn attention<B: Backend>(
     if !width.is_multiple_of(8) || width > WIDEST || b > MOST || heads > MOST {
         return None;
     }
-    let [query, key, value] = [query, key, value].map(primitive);
-    match bias {
-        Some(bias) => apply(Attention { heads }, [query, key, value, primitive(bias)], output),
-        None => apply(Attention { heads }, [query, key, value], output),
-    }
+    let mut inputs: Vec<_> = [query, key, value].map(primitive).into();
+    inputs.extend(bias.map(primitive));
+    apply(Attention { heads }, inputs, output)
 }
 
 #[derive(Debug)]
@@ -46,18 +45,16 @@ struct Attention {
     heads: usize,
 }
 
-impl Attention {
-    fn attend(
-        &self,
-        inputs: [CudaTensor; 3],
-        bias: Option<CudaTensor>,
-        output: Shape,
-    ) -> CudaTensor {
+impl CudaOperation for Attention {
+    const WIDE: &'static [usize] = &[3];
+
+    fn launch(&self, mut inputs: Vec<CudaTensor>, output: Shape) -> CudaTensor {
+        let bias = inputs.drain(3..).next().map(in_rows);
+        let inputs: [_; 3] = exactly(inputs);
         let [b, n, c] = layout::dims(&inputs[0]);
         let [_, m, _] = layout::dims(&inputs[1]);
         let width = c / self.heads;
         let [(query, q_row), (key, k_row), (value, v_row)] = inputs.map(|x| positions(x, 8));
-        let bias = bias.map(in_rows);
         let client = &query.client;
         let output = empty_like(&query, output);
         let blocks = n * self.heads * b;
@@ -140,22 +137,6 @@ impl Blocks {
     fn shared(&self, width: usize) -> usize {
         let queries = if width * self.of_warp > 2048 { self.rows } else { 0 };
         (4 * self.keys + queries) * (32 * width.div_ceil(16) + 16)
-    }
-}
-
-impl CudaOperation<3> for Attention {
-    const WIDE: [bool; 3] = [false; 3];
-
-    fn launch(&self, inputs: [CudaTensor; 3], output: Shape) -> CudaTensor {
-        self.attend(inputs, None, output)
-    }
-}
-
-impl CudaOperation<4> for Attention {
-    const WIDE: [bool; 4] = [false, false, false, true];
-
-    fn launch(&self, [query, key, value, bias]: [CudaTensor; 4], output: Shape) -> CudaTensor {
-        self.attend([query, key, value], Some(bias), output)
     }
 }
 

@@ -1,6 +1,7 @@
 use burn::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
 
+use super::deferred::exactly;
 use super::gemm::{Batches, Left, Pictures, Product};
 use super::layout::{self, MatrixLayout, contiguous, is_contiguous};
 use super::{CudaOperation, CudaTensor, apply};
@@ -29,12 +30,9 @@ pub(in super::super) fn conv3x3<B: Backend>(
     if residual.is_some_and(|residual| residual.dims() != output) {
         return None;
     }
-    let (input, weight, bias) = (primitive(input), primitive(weight), primitive(bias));
-    let operation = Convolution { step, before };
-    match residual.map(primitive) {
-        Some(residual) => apply(operation, [input, weight, bias, residual], output),
-        None => apply(operation, [input, weight, bias], output),
-    }
+    let mut inputs = vec![primitive(input), primitive(weight), primitive(bias)];
+    inputs.extend(residual.map(primitive));
+    apply(Convolution { step, before }, inputs, output)
 }
 
 #[derive(Debug)]
@@ -43,13 +41,10 @@ struct Convolution {
     before: usize,
 }
 
-impl Convolution {
-    fn multiply(
-        &self,
-        [input, weight, bias]: [CudaTensor; 3],
-        residual: Option<CudaTensor>,
-        output: Shape,
-    ) -> CudaTensor {
+impl CudaOperation for Convolution {
+    fn launch(&self, mut inputs: Vec<CudaTensor>, output: Shape) -> CudaTensor {
+        let residual = inputs.drain(3..).next();
+        let [input, weight, bias] = exactly(inputs);
         let [b, h, w, channels] = layout::dims(&input);
         let [_, out_h, out_w, out] = output.dims();
         let [biases, _] = layout::dims(&bias);
@@ -67,23 +62,6 @@ impl Convolution {
             batches: Batches::ONE,
         };
         product.launch(output)
-    }
-}
-
-impl CudaOperation<3> for Convolution {
-    const WIDE: [bool; 3] = [false; 3];
-
-    fn launch(&self, inputs: [CudaTensor; 3], output: Shape) -> CudaTensor {
-        self.multiply(inputs, None, output)
-    }
-}
-
-impl CudaOperation<4> for Convolution {
-    const WIDE: [bool; 4] = [false; 4];
-
-    fn launch(&self, inputs: [CudaTensor; 4], output: Shape) -> CudaTensor {
-        let [input, weight, bias, residual] = inputs;
-        self.multiply([input, weight, bias], Some(residual), output)
     }
 }
 

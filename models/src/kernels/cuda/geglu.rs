@@ -1,5 +1,6 @@
 use burn::prelude::*;
 
+use super::deferred::exactly;
 use super::layout::{self, contiguous};
 use super::{CudaOperation, CudaTensor, apply, empty_like, norm};
 use crate::kernels::flex::primitive;
@@ -16,7 +17,7 @@ pub(in super::super) fn geglu<B: Backend>(input: &Tensor<B, 3>) -> Option<Tensor
     if output.iter().product::<usize>() > u32::MAX as usize / 2 {
         return None;
     }
-    apply(Geglu, [primitive(input)], output)
+    apply(Geglu, vec![primitive(input)], output)
 }
 
 #[derive(Debug)]
@@ -25,11 +26,9 @@ struct Geglu;
 /// Threads of a block.
 const THREADS: usize = 256;
 
-impl CudaOperation<1> for Geglu {
-    const WIDE: [bool; 1] = [false];
-
-    fn launch(&self, [input]: [CudaTensor; 1], output: Shape) -> CudaTensor {
-        let input = contiguous(input);
+impl CudaOperation for Geglu {
+    fn launch(&self, inputs: Vec<CudaTensor>, output: Shape) -> CudaTensor {
+        let [input] = exactly(inputs).map(contiguous);
         let [b, n, c] = output.dims();
         let [_, _, double] = layout::dims(&input);
         debug_assert_eq!(double, 2 * c);

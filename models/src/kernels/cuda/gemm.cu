@@ -8,23 +8,6 @@ DEVICE float gelu(float x) {
   float tail = 0.5f * sum * __expf(-z * z);
   return x * (x < 0.0f ? tail : 1.0f - tail);
 }
-DEVICE float sigmoid(float x) { return 1.0f / (1.0f + __expf(-x)); }
-
-DEVICE float activate(float x) {
-#if ACT == 1
-  return gelu(x);
-#elif ACT == 2
-  return x * sigmoid((x * x * 0.044715f + 1.0f) * x * 1.595769f);
-#elif ACT == 3
-  return x * sigmoid(1.702f * x);
-#elif ACT == 4
-  return fmaxf(x, 0.0f);
-#elif ACT == 5
-  return x * sigmoid(x);
-#else
-  return x;
-#endif
-}
 
 DEVICE u32 sum(u32 x, u32 y) { return pack(low(x) + low(y), high(x) + high(y)); }
 
@@ -200,7 +183,7 @@ gemm(
           float gate = d[(i * COLUMN_BLOCKS + j + COLUMN_BLOCKS / 2) * 4 + half * 2 + e];
           x[e] *= gelu(gate + bias_at(bias, info, line, column + n / 2));
 #else
-          x[e] = activate(x[e]);
+          x[e] = activated(x[e]);
 #endif
         }
         *(u32*)(staged + local * PITCH + c) = pack(x[0], x[1]);
@@ -256,7 +239,7 @@ finish(const float* __restrict__ partial, const T* __restrict__ bias, const T* _
 #if ACT == GATE
   x *= gelu(sum(column + n / 2));
 #else
-  x = activate(x);
+  x = activated(x);
 #endif
   long long to = (long long)blockIdx.z * info.batch_out + at;
   // Rounded in between, as where one block has the whole sum.

@@ -11,7 +11,7 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use super::launch::{Kernel, Piece};
 use super::layout::MatrixLayout;
 use super::tile::{Tile, tile, whole};
-use super::{Client, CudaTensor, PRELUDE, boxes, wgmma};
+use super::{ACTIVATION, Client, CudaTensor, PRELUDE, boxes, wgmma};
 use super::{defines, empty_like, is_hopper, multiprocessors, shared_limit};
 use crate::kernels::linear::Then;
 use crate::layers::Activation;
@@ -206,7 +206,7 @@ impl Product<'_> {
                 b_by_rows: b_kind == 1,
             }));
         }
-        pieces.extend([*TILES, *GEMM]);
+        pieces.extend([*TILES, *ACTIVATION, *GEMM]);
         let threads = if mapped { THREADS + bringing(blocks) } else { THREADS };
         Kernel { entry: "gemm", pieces, defines, threads, shared: tile.shared() }
     }

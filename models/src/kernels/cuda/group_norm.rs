@@ -1,5 +1,6 @@
 use burn::prelude::*;
 
+use super::deferred::exactly;
 use super::launch::{Defines, Kernel};
 use super::layout::{self, contiguous};
 use super::{CudaOperation, CudaTensor, apply, bits, empty_like, multiprocessors, norm};
@@ -23,7 +24,7 @@ pub(in super::super) fn group_norm<B: Backend>(
         return None;
     }
     let operation = GroupNormalisation { groups, epsilon: epsilon as f32, silu };
-    apply(operation, [primitive(input), primitive(gamma), primitive(beta)], output)
+    apply(operation, vec![primitive(input), primitive(gamma), primitive(beta)], output)
 }
 
 #[derive(Debug)]
@@ -50,11 +51,11 @@ fn chunk([b, pixels, c]: [usize; 3], multiprocessors: usize) -> usize {
     pixels.div_ceil(blocks).max(LEAST.div_ceil(c)).min(pixels)
 }
 
-impl CudaOperation<3> for GroupNormalisation {
-    const WIDE: [bool; 3] = [false, true, true];
+impl CudaOperation for GroupNormalisation {
+    const WIDE: &'static [usize] = &[1, 2];
 
-    fn launch(&self, inputs: [CudaTensor; 3], output: Shape) -> CudaTensor {
-        let [input, gamma, beta] = inputs.map(contiguous);
+    fn launch(&self, inputs: Vec<CudaTensor>, output: Shape) -> CudaTensor {
+        let [input, gamma, beta] = exactly(inputs).map(contiguous);
         let [b, h, w, c] = layout::dims(&input);
         let pixels = h * w;
         let client = &input.client;

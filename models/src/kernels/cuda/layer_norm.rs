@@ -1,5 +1,6 @@
 use burn::prelude::*;
 
+use super::deferred::exactly;
 use super::layout::{self, contiguous};
 use super::{CudaOperation, CudaTensor, apply, bits, empty_like, norm};
 use crate::kernels::flex::primitive;
@@ -16,7 +17,7 @@ pub(in super::super) fn layer_norm<B: Backend, const D: usize>(
     epsilon: f64,
 ) -> Option<Tensor<B, D>> {
     let output = input.dims();
-    let inputs = [primitive(input), primitive(gamma), primitive(beta)];
+    let inputs = vec![primitive(input), primitive(gamma), primitive(beta)];
     apply(LayerNormalisation { epsilon: epsilon as f32 }, inputs, output)
 }
 
@@ -28,11 +29,11 @@ struct LayerNormalisation {
 /// Rows of a block, a warp's each.
 const ROWS: usize = 4;
 
-impl CudaOperation<3> for LayerNormalisation {
-    const WIDE: [bool; 3] = [false, true, true];
+impl CudaOperation for LayerNormalisation {
+    const WIDE: &'static [usize] = &[1, 2];
 
-    fn launch(&self, inputs: [CudaTensor; 3], output: Shape) -> CudaTensor {
-        let [input, gamma, beta] = inputs.map(contiguous);
+    fn launch(&self, inputs: Vec<CudaTensor>, output: Shape) -> CudaTensor {
+        let [input, gamma, beta] = exactly(inputs).map(contiguous);
         let [c] = layout::dims(&gamma);
         let rows = output.num_elements() / c;
         let output = empty_like(&input, output);

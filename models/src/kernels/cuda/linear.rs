@@ -1,5 +1,6 @@
 use burn::prelude::*;
 
+use super::deferred::exactly;
 use super::gemm::{Batches, Left, Product};
 use super::layout::{self, contiguous};
 use super::{CudaOperation, CudaTensor, apply};
@@ -30,32 +31,29 @@ pub(in super::super) fn linear<B: Backend, const D: usize>(
     if residual.is_some_and(|residual| residual.dims() != output) {
         return None;
     }
-    let operation = Linear { then };
-    let (input, weight) = (primitive(input), primitive(weight));
-    match (bias.map(primitive), residual.map(primitive)) {
-        (Some(bias), Some(residual)) => apply(operation, [input, weight, bias, residual], output),
-        (Some(bias), None) => apply(operation, [input, weight, bias], output),
-        (None, None) => apply(operation, [input, weight], output),
-        (None, Some(_)) => None,
-    }
+    let operation = Linear { then, biased: bias.is_some() };
+    let mut inputs = vec![primitive(input), primitive(weight)];
+    inputs.extend(bias.map(primitive));
+    inputs.extend(residual.map(primitive));
+    apply(operation, inputs, output)
 }
 
 #[derive(Debug)]
 struct Linear {
     then: Then,
+    /// Whether there is a bias before the residual.
+    biased: bool,
 }
 
-impl Linear {
-    fn multiply(
-        &self,
-        [input, weight]: [CudaTensor; 2],
-        [bias, residual]: [Option<CudaTensor>; 2],
-        output: Shape,
-    ) -> CudaTensor {
+impl CudaOperation for Linear {
+    fn launch(&self, inputs: Vec<CudaTensor>, output: Shape) -> CudaTensor {
+        let mut rest = inputs.into_iter();
+        let [input, weight] = exactly(rest.by_ref().take(2).collect());
+        let bias = if self.biased { rest.next() } else { None }.map(contiguous);
+        let residual = rest.next().map(contiguous);
         let (input, left, m) = layout::rows(input);
         let [k, n] = layout::dims(&weight);
         let (weight, right) = layout::matrix(weight);
-        let (bias, residual) = (bias.map(contiguous), residual.map(contiguous));
         let product = Product {
             sizes: [m, n, k],
             left: (&input, Left::Matrix(left)),
@@ -66,30 +64,5 @@ impl Linear {
             batches: Batches::ONE,
         };
         product.launch(output)
-    }
-}
-
-impl CudaOperation<2> for Linear {
-    const WIDE: [bool; 2] = [false; 2];
-
-    fn launch(&self, inputs: [CudaTensor; 2], output: Shape) -> CudaTensor {
-        self.multiply(inputs, [None, None], output)
-    }
-}
-
-impl CudaOperation<3> for Linear {
-    const WIDE: [bool; 3] = [false; 3];
-
-    fn launch(&self, [input, weight, bias]: [CudaTensor; 3], output: Shape) -> CudaTensor {
-        self.multiply([input, weight], [Some(bias), None], output)
-    }
-}
-
-impl CudaOperation<4> for Linear {
-    const WIDE: [bool; 4] = [false; 4];
-
-    fn launch(&self, inputs: [CudaTensor; 4], output: Shape) -> CudaTensor {
-        let [input, weight, bias, residual] = inputs;
-        self.multiply([input, weight], [Some(bias), Some(residual)], output)
     }
 }

@@ -9,6 +9,7 @@
 mod attention;
 mod boxes;
 mod conv3x3;
+mod deferred;
 mod geglu;
 mod gemm;
 mod group_norm;
@@ -26,7 +27,6 @@ use std::any::{Any, TypeId};
 use std::fmt::Debug;
 use std::sync::LazyLock;
 
-use burn::backend::ir::{CustomOpIr, HandleContainer, OperationIr, TensorIr};
 use burn::cubecl::cuda::CudaRuntime;
 use burn::cubecl::ir::features::Tma;
 use burn::cubecl::prelude::{ComputeClient, Runtime};
@@ -34,13 +34,10 @@ use burn::prelude::*;
 use burn::tensor::backend::BackendTypes;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{DType, TensorMetadata, TensorPrimitive};
-use burn_cubecl::CubeBackend;
-use burn_cubecl::fusion::FusionCubeRuntime;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
-use burn_fusion::stream::{Operation, OperationStreams};
-use burn_fusion::{FusionHandle, FusionTensor};
 
+use self::deferred::{Deferred, Launches, defer_one};
 use self::launch::{Defines, Piece};
 
 pub(super) use self::attention::attention;
@@ -51,31 +48,25 @@ pub(super) use self::layer_norm::layer_norm;
 pub(super) use self::linear::linear;
 pub(super) use self::product::product;
 
-/// The float tensors of burn's CUDA backend, which puts operations off to fuse them.
-type Deferred = FusionTensor<FusionCubeRuntime<CudaRuntime>>;
-
-/// What burn's CUDA backend defers to.
-type Immediate = CubeBackend<CudaRuntime, f32, i32, u8>;
-
 /// A tensor in the card's memory.
 type CudaTensor = CubeTensor<CudaRuntime>;
 
 type Client = ComputeClient<CudaRuntime>;
 
-/// An operation of `N` tensors to one.
-trait CudaOperation<const N: usize>: Debug + Send + Sync + 'static {
-    /// Whether an input has 32 bits; the others have the 16 of the first one.
-    const WIDE: [bool; N];
+/// An operation of some tensors to one.
+trait CudaOperation: Debug + Send + Sync + 'static {
+    /// The inputs that have 32 bits; the others have the 16 of the first one.
+    const WIDE: &'static [usize] = &[];
 
     /// The output, of this shape.
-    fn launch(&self, inputs: [CudaTensor; N], output: Shape) -> CudaTensor;
+    fn launch(&self, inputs: Vec<CudaTensor>, output: Shape) -> CudaTensor;
 }
 
 /// The operation's output, of the first input's type, where the tensors are the CUDA backend's, of 16 bits,
 /// without gradients; `None` elsewhere.
-fn apply<B: Backend, O: CudaOperation<N>, const N: usize, const D: usize>(
+fn apply<B: Backend, O: CudaOperation, const D: usize>(
     operation: O,
-    inputs: [FloatTensor<B>; N],
+    inputs: Vec<FloatTensor<B>>,
     output: [usize; D],
 ) -> Option<Tensor<B, D>> {
     let dtype = inputs[0].dtype();
@@ -83,56 +74,42 @@ fn apply<B: Backend, O: CudaOperation<N>, const N: usize, const D: usize>(
 }
 
 /// [`apply`] with an output of this type.
-fn apply_to<B: Backend, O: CudaOperation<N>, const N: usize, const D: usize>(
+fn apply_to<B: Backend, O: CudaOperation, const D: usize>(
     operation: O,
-    inputs: [FloatTensor<B>; N],
+    inputs: Vec<FloatTensor<B>>,
     output: [usize; D],
     output_dtype: DType,
 ) -> Option<Tensor<B, D>> {
     let inputs: Box<dyn Any> = Box::new(inputs);
-    let inputs = *inputs.downcast::<[Deferred; N]>().ok()?;
+    let inputs = *inputs.downcast::<Vec<Deferred>>().ok()?;
     let dtype = inputs[0].dtype;
-    let fits =
-        |(input, wide): (&Deferred, bool)| input.dtype == if wide { DType::F32 } else { dtype };
+    let fits = |(index, input): (usize, &Deferred)| {
+        let expected = if O::WIDE.contains(&index) { DType::F32 } else { dtype };
+        input.dtype == expected && input.shape.num_elements() > 0
+    };
     if !matches!(dtype, DType::BF16 | DType::F16)
-        || !inputs.iter().zip(O::WIDE).all(fits)
-        || inputs.iter().any(|input| input.shape.num_elements() == 0)
+        || !inputs.iter().enumerate().all(fits)
         || !serves(&CudaRuntime::client(inputs[0].client.device()))
     {
         return None;
     }
-    let client = inputs[0].client.clone();
-    let streams = OperationStreams::with_inputs(&inputs);
-    let inputs = inputs.map(Deferred::into_ir);
-    let output = TensorIr::uninit(client.create_empty_handle(), Shape::new(output), output_dtype);
-    let operation = Registered { operation, inputs, output };
-    let ir = CustomOpIr::new(
-        std::any::type_name::<O>(),
-        &operation.inputs,
-        std::slice::from_ref(&operation.output),
-    );
-    let output = client.register(streams, OperationIr::Custom(ir), operation).pop()?;
-    let output: Box<dyn Any> = Box::new(output);
+    let output = Shape::new(output);
+    let launch = One { operation, output: output.clone() };
+    let output: Box<dyn Any> = Box::new(defer_one(launch, inputs, (output, output_dtype)));
     let output = output.downcast::<<B as BackendTypes>::FloatTensorPrimitive>().ok()?;
     Some(Tensor::from_primitive(TensorPrimitive::Float(*output)))
 }
 
-/// An operation that burn will come to.
+/// An operation with its output's shape.
 #[derive(Debug)]
-struct Registered<O, const N: usize> {
+struct One<O> {
     operation: O,
-    inputs: [TensorIr; N],
-    output: TensorIr,
+    output: Shape,
 }
 
-impl<O: CudaOperation<N>, const N: usize> Operation<FusionCubeRuntime<CudaRuntime>>
-    for Registered<O, N>
-{
-    fn execute(&self, handles: &mut HandleContainer<FusionHandle<FusionCubeRuntime<CudaRuntime>>>) {
-        let inputs =
-            self.inputs.each_ref().map(|input| handles.get_float_tensor::<Immediate>(input));
-        let output = self.operation.launch(inputs, self.output.shape.clone());
-        handles.register_float_tensor::<Immediate>(&self.output.id, output);
+impl<O: CudaOperation> Launches for One<O> {
+    fn launch(&self, inputs: Vec<CudaTensor>) -> Vec<CudaTensor> {
+        vec![self.operation.launch(inputs, self.output.clone())]
     }
 }
 
@@ -172,6 +149,9 @@ fn empty_like(tensor: &CudaTensor, shape: Shape) -> CudaTensor {
 /// What every kernel here begins with.
 static PRELUDE: LazyLock<Piece> = LazyLock::new(|| Piece::new(include_str!("prelude.cu")));
 
+/// The activation function that ACT names.
+static ACTIVATION: LazyLock<Piece> = LazyLock::new(|| Piece::new(include_str!("activation.cu")));
+
 /// The define that says of what type a tensor's 16-bit numbers are, and others.
 fn defines<const N: usize>(tensor: &CudaTensor, others: [(&'static str, usize); N]) -> Defines {
     let half = ("HALF", usize::from(tensor.dtype == DType::F16));
@@ -192,18 +172,16 @@ mod tests {
     #[derive(Debug)]
     struct Nothing;
 
-    impl CudaOperation<1> for Nothing {
-        const WIDE: [bool; 1] = [false];
-
-        fn launch(&self, [input]: [CudaTensor; 1], _output: Shape) -> CudaTensor {
-            input
+    impl CudaOperation for Nothing {
+        fn launch(&self, mut inputs: Vec<CudaTensor>, _output: Shape) -> CudaTensor {
+            inputs.remove(0)
         }
     }
 
     #[test]
     fn other_backends_are_left_alone() {
         let input = Tensor::<Flex, 1>::ones([3], &Default::default()).cast(DType::BF16);
-        assert!(apply::<Flex, _, 1, 1>(Nothing, [primitive(&input)], [3]).is_none());
+        assert!(apply::<Flex, _, 1>(Nothing, vec![primitive(&input)], [3]).is_none());
         assert!(is_cuda::<Cuda>() && !is_cuda::<Flex>() && !is_cuda::<Autodiff<Cuda>>());
     }
 }

@@ -1,6 +1,7 @@
 use burn::prelude::*;
 use burn::tensor::DType;
 
+use super::deferred::exactly;
 use super::gemm::{Batches, Left, Product};
 use super::layout;
 use super::{CudaOperation, CudaTensor, apply_to};
@@ -17,17 +18,16 @@ pub(in super::super) fn product<B: Backend>(
     right: &Tensor<B, 3>,
 ) -> Option<Tensor<B, 3>> {
     let ([g, m, _], [_, _, n]) = (left.dims(), right.dims());
-    let inputs = [primitive(left), primitive(right)];
+    let inputs = vec![primitive(left), primitive(right)];
     (g <= u16::MAX.into()).then(|| apply_to(Products, inputs, [g, m, n], DType::F32))?
 }
 
 #[derive(Debug)]
 struct Products;
 
-impl CudaOperation<2> for Products {
-    const WIDE: [bool; 2] = [false; 2];
-
-    fn launch(&self, [left, right]: [CudaTensor; 2], output: Shape) -> CudaTensor {
+impl CudaOperation for Products {
+    fn launch(&self, inputs: Vec<CudaTensor>, output: Shape) -> CudaTensor {
+        let [left, right] = exactly(inputs);
         let [g, m, k] = layout::dims(&left);
         let [_, _, n] = layout::dims(&right);
         let (left, left_layout, left_stride) = layout::matrices(left);

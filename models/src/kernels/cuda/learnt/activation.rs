@@ -1,6 +1,7 @@
 use burn::prelude::*;
+use burn::tensor::DType;
 
-use super::numbers::{Info, each};
+use super::numbers::{ELEMENTWISE, Info, each};
 use super::{CudaTensor, Deferred, Launches, Learnt, apply, defer_one, empty};
 use crate::kernels::cuda::layout::contiguous;
 use crate::kernels::flex::primitive;
@@ -22,22 +23,22 @@ struct Elementwise {
     activation: Activation,
 }
 
-impl Learnt<1> for Elementwise {
-    fn forward(&self, [input]: [Deferred; 1]) -> (Deferred, Vec<Deferred>) {
-        let shape = input.shape.clone();
+impl Learnt for Elementwise {
+    fn forward(&self, inputs: Vec<Deferred>) -> (Deferred, Vec<Deferred>) {
+        let output = (inputs[0].shape.clone(), DType::F32);
         let forward = Forward { activation: self.activation };
-        (defer_one(forward, vec![input.clone()], shape), vec![input])
+        (defer_one(forward, inputs.clone(), output), inputs)
     }
 
     fn backward(
         &self,
         mut kept: Vec<Deferred>,
         gradient: Deferred,
-        _wanted: [bool; 1],
-    ) -> [Option<Deferred>; 1] {
-        let shape = gradient.shape.clone();
+        _wanted: &[bool],
+    ) -> Vec<Option<Deferred>> {
+        let output = (gradient.shape.clone(), DType::F32);
         kept.push(gradient);
-        [Some(defer_one(Backward { activation: self.activation }, kept, shape))]
+        vec![Some(defer_one(Backward { activation: self.activation }, kept, output))]
     }
 }
 
@@ -71,6 +72,6 @@ fn of_each(entry: &'static str, activation: Activation, inputs: Vec<CudaTensor>)
     let output = empty(&inputs[0], shape, inputs[0].dtype);
     let mut buffers: Vec<_> = inputs.iter().map(|input| &input.handle).collect();
     buffers.push(&output.handle);
-    each(entry, Some(activation), &output.client, &buffers, info);
+    each((&ELEMENTWISE, entry), Some(activation), &output.client, &buffers, info);
     output
 }

@@ -4,7 +4,7 @@ use burn::tensor::DType;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 
-use super::numbers::{Info, each};
+use super::numbers::{ELEMENTWISE, Info, each};
 use super::{CudaTensor, Deferred, Launches, defer, empty, exactly, fit};
 use crate::kernels::adamw::AdamWUpdate;
 use crate::kernels::cuda::layout::contiguous;
@@ -24,7 +24,7 @@ pub(in crate::kernels) fn adamw<B: Backend>(
     };
     let output = (tensors[0].shape.clone(), DType::F32);
     let outputs = defer(Update(update), tensors.into(), vec![output; 3]);
-    let outputs: [Deferred; 3] = outputs.try_into().expect("three outputs were asked for");
+    let outputs: [Deferred; 3] = exactly(outputs);
     Ok(*given(Box::new(outputs)))
 }
 
@@ -69,7 +69,7 @@ impl Launches for Update {
             to_first,
             to_second,
         ];
-        each("adamw", None, &gradient.client, &buffers, info);
+        each((&ELEMENTWISE, "adamw"), None, &gradient.client, &buffers, info);
         before.into_iter().zip(after).map(|(before, after)| after.unwrap_or(before)).collect()
     }
 }

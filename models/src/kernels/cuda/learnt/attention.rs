@@ -65,8 +65,8 @@ struct Attention {
     mask: Option<KeyedMask>,
 }
 
-impl Attention {
-    fn output(&self, inputs: Vec<Deferred>) -> (Deferred, Vec<Deferred>) {
+impl Learnt for Attention {
+    fn forward(&self, inputs: Vec<Deferred>) -> (Deferred, Vec<Deferred>) {
         let [b, n, c] = dims(&inputs[0]);
         let logs = Shape::new([b, self.heads, n, 2]);
         let outputs = vec![(Shape::new([b, n, c]), DType::F32), (logs, DType::F32)];
@@ -77,47 +77,16 @@ impl Attention {
         (output, kept)
     }
 
-    fn gradients<const N: usize>(
+    fn backward(
         &self,
         mut kept: Vec<Deferred>,
         gradient: Deferred,
-        wanted: [bool; N],
-    ) -> [Option<Deferred>; N] {
+        _wanted: &[bool],
+    ) -> Vec<Option<Deferred>> {
         let outputs = kept[..3].iter().map(|input| (input.shape.clone(), DType::F32)).collect();
         kept.push(gradient);
         // One kernel gives those of keys and values, and all are wanted but where an encoder is frozen.
-        let mut gradients = defer(Backward(self.clone()), kept, outputs).into_iter();
-        wanted.map(|_| gradients.next())
-    }
-}
-
-impl Learnt<3> for Attention {
-    fn forward(&self, inputs: [Deferred; 3]) -> (Deferred, Vec<Deferred>) {
-        self.output(inputs.into())
-    }
-
-    fn backward(
-        &self,
-        kept: Vec<Deferred>,
-        gradient: Deferred,
-        wanted: [bool; 3],
-    ) -> [Option<Deferred>; 3] {
-        self.gradients(kept, gradient, wanted)
-    }
-}
-
-impl Learnt<4> for Attention {
-    fn forward(&self, inputs: [Deferred; 4]) -> (Deferred, Vec<Deferred>) {
-        self.output(inputs.into())
-    }
-
-    fn backward(
-        &self,
-        kept: Vec<Deferred>,
-        gradient: Deferred,
-        wanted: [bool; 4],
-    ) -> [Option<Deferred>; 4] {
-        self.gradients(kept, gradient, wanted)
+        defer(Backward(self.clone()), kept, outputs).into_iter().map(Some).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 use burn::prelude::*;
 use burn::tensor::DType;
 
-use super::numbers::{Info, added, chunk, each, rounded, rounded_with_sums};
+use super::numbers::{CONV3X3, Info, added, chunk, each, rounded, rounded_with_sums};
 use super::{
     CudaTensor, Deferred, FACTOR, Launches, Learnt, apply, defer, dims, empty, exactly, placed,
 };
@@ -50,8 +50,8 @@ impl Convolution {
     }
 }
 
-impl Learnt<3> for Convolution {
-    fn forward(&self, inputs: [Deferred; 3]) -> (Deferred, Vec<Deferred>) {
+impl Learnt for Convolution {
+    fn forward(&self, mut inputs: Vec<Deferred>) -> (Deferred, Vec<Deferred>) {
         let [b, h, w, channels] = dims(&inputs[0]);
         let [out, ..] = dims::<4>(&inputs[1]);
         let outputs = vec![
@@ -59,8 +59,8 @@ impl Learnt<3> for Convolution {
             (Shape::new([b, h, w, channels]), FACTOR),
             (Shape::new([out, 3, 3, channels]), FACTOR),
         ];
-        let [output, input, weight] = exactly(defer(self.clone(), inputs.clone().into(), outputs));
-        let [.., bias] = inputs;
+        let [output, input, weight] = exactly(defer(self.clone(), inputs.clone(), outputs));
+        let bias = inputs.remove(2);
         // Of the bias only its shape is needed.
         (output, vec![input, weight, bias])
     }
@@ -69,16 +69,16 @@ impl Learnt<3> for Convolution {
         &self,
         mut kept: Vec<Deferred>,
         gradient: Deferred,
-        wanted: [bool; 3],
-    ) -> [Option<Deferred>; 3] {
+        wanted: &[bool],
+    ) -> Vec<Option<Deferred>> {
         let [out, _, _, channels] = dims(&kept[1]);
         let bias = kept.pop().expect("the bias is the last one").shape.clone();
         let [biases, _] = bias.dims();
         let shapes = [kept[0].shape.clone(), Shape::new([out, channels, 3, 3]), bias];
         kept.push(gradient);
-        let asked = shapes.into_iter().zip(wanted).filter(|(_, wanted)| *wanted);
+        let asked = shapes.into_iter().zip(wanted).filter(|(_, wanted)| **wanted);
         let outputs = asked.map(|(shape, _)| (shape, DType::F32)).collect();
-        let backward = Backward { of: self.clone(), biases, wanted };
+        let backward = Backward { of: self.clone(), biases, wanted: exactly(wanted.to_vec()) };
         placed(wanted, defer(backward, kept, outputs))
     }
 }
@@ -92,7 +92,7 @@ impl Launches for Convolution {
         let input = rounded(&input);
         let taps = empty(&weight, Shape::new([out, 3, 3, channels]), FACTOR);
         let info = Info { c: channels, count: out * 9 * channels, ..Info::default() };
-        each("round_taps", None, &weight.client, &[&weight.handle, &taps.handle], info);
+        each((&CONV3X3, "round_taps"), None, &weight.client, &[&weight.handle, &taps.handle], info);
         let Self { step, before } = *self;
         let pictures = Pictures { h, w, channels, out_h, out_w, step, before };
         let bias = (&bias, if biases == 1 { 0 } else { out_h * out_w });
@@ -173,14 +173,14 @@ impl Backward {
         let turned = empty(taps, Shape::new([channels, 3, 3, out]), FACTOR);
         let count = channels * 9 * out;
         let info = Info { rows: out, c: channels, count, ..Info::default() };
-        each("turn_taps", None, client, &[&taps.handle, &turned.handle], info);
+        each((&CONV3X3, "turn_taps"), None, client, &[&taps.handle, &turned.handle], info);
         let [wide_h, wide_w] = [out_h, out_w].map(|side| (side - 1) * step + 1);
         let spread = (step > 1).then(|| {
             let spread = empty(gradient, Shape::new([b, wide_h, wide_w, out]), FACTOR);
             let count = b * wide_h * wide_w * out;
             let pictures = [out_h, out_w, wide_h, wide_w, step, 0];
             let info = Info { c: out, count, pictures, ..Info::default() };
-            each("spread", None, client, &[&gradient.handle, &spread.handle], info);
+            each((&CONV3X3, "spread"), None, client, &[&gradient.handle, &spread.handle], info);
             spread
         });
         let pictures = Pictures {
@@ -209,7 +209,7 @@ impl Backward {
         let pictures = [h, w, out_h, out_w, step, before];
         let count = rows * 9 * channels;
         let info = Info { c: channels, count, pictures, ..Info::default() };
-        each("taps", None, client, &[&input.handle, &pixels.handle], info);
+        each((&CONV3X3, "taps"), None, client, &[&input.handle, &pixels.handle], info);
         let product = Product {
             sizes: [out, 9 * channels, rows],
             left: (gradient, Left::Matrix(MatrixLayout { by_columns: true, stride: out })),
@@ -222,7 +222,7 @@ impl Backward {
         let slope = product.launch_wide(Shape::new([out, 9 * channels]));
         let output = empty(&slope, Shape::new([out, channels, 3, 3]), DType::F32);
         let info = Info { c: channels, count: out * 9 * channels, ..Info::default() };
-        each("taps_last", None, client, &[&slope.handle, &output.handle], info);
+        each((&CONV3X3, "taps_last"), None, client, &[&slope.handle, &output.handle], info);
         output
     }
 }

@@ -1,6 +1,7 @@
 use burn::prelude::*;
+use burn::tensor::DType;
 
-use super::numbers::{Info, each};
+use super::numbers::{ELEMENTWISE, Info, each};
 use super::{CudaTensor, Deferred, Launches, Learnt, apply, defer_one, empty, exactly};
 use crate::dropout::KeyedMask;
 use crate::kernels::cuda::layout::contiguous;
@@ -21,24 +22,24 @@ pub(in crate::kernels) fn dropout<B: Backend, const D: usize>(
 struct Masked(KeyedMask);
 
 impl Masked {
-    fn of(&self, input: Deferred) -> Deferred {
-        let shape = input.shape.clone();
-        defer_one(self.clone(), vec![input], shape)
+    fn of(&self, inputs: Vec<Deferred>) -> Deferred {
+        let output = (inputs[0].shape.clone(), DType::F32);
+        defer_one(self.clone(), inputs, output)
     }
 }
 
-impl Learnt<1> for Masked {
-    fn forward(&self, [input]: [Deferred; 1]) -> (Deferred, Vec<Deferred>) {
-        (self.of(input), Vec::new())
+impl Learnt for Masked {
+    fn forward(&self, inputs: Vec<Deferred>) -> (Deferred, Vec<Deferred>) {
+        (self.of(inputs), Vec::new())
     }
 
     fn backward(
         &self,
         _kept: Vec<Deferred>,
         gradient: Deferred,
-        _wanted: [bool; 1],
-    ) -> [Option<Deferred>; 1] {
-        [Some(self.of(gradient))]
+        _wanted: &[bool],
+    ) -> Vec<Option<Deferred>> {
+        vec![Some(self.of(vec![gradient]))]
     }
 }
 
@@ -48,7 +49,7 @@ impl Launches for Masked {
         let shape = input.meta.shape.clone();
         let info = Info { count: shape.num_elements(), mask: Some(self.0), ..Info::default() };
         let output = empty(&input, shape, input.dtype);
-        each("drop", None, &input.client, &[&input.handle, &output.handle], info);
+        each((&ELEMENTWISE, "drop"), None, &input.client, &[&input.handle, &output.handle], info);
         vec![output]
     }
 }

@@ -1,8 +1,8 @@
 use burn::prelude::*;
 use burn::tensor::DType;
 
-use super::numbers::{Info, each};
-use super::{CudaTensor, Deferred, Launches, Learnt, apply, defer_one, dims, empty};
+use super::numbers::{ELEMENTWISE, Info, each};
+use super::{CudaTensor, Deferred, Launches, Learnt, apply, defer_one, dims, empty, exactly};
 use crate::kernels::cuda::layout::{self, contiguous};
 use crate::kernels::flex::primitive;
 use crate::layers::Activation;
@@ -19,21 +19,22 @@ pub(in crate::kernels) fn geglu<B: Backend>(input: &Tensor<B, 3>) -> Option<Tens
 #[derive(Clone, Debug)]
 struct Geglu;
 
-impl Learnt<1> for Geglu {
-    fn forward(&self, [input]: [Deferred; 1]) -> (Deferred, Vec<Deferred>) {
-        let [b, n, double] = dims(&input);
-        (defer_one(Forward, vec![input.clone()], Shape::new([b, n, double / 2])), vec![input])
+impl Learnt for Geglu {
+    fn forward(&self, inputs: Vec<Deferred>) -> (Deferred, Vec<Deferred>) {
+        let [b, n, double] = dims(&inputs[0]);
+        let shape = Shape::new([b, n, double / 2]);
+        (defer_one(Forward, inputs.clone(), (shape, DType::F32)), inputs)
     }
 
     fn backward(
         &self,
         mut kept: Vec<Deferred>,
         gradient: Deferred,
-        _wanted: [bool; 1],
-    ) -> [Option<Deferred>; 1] {
+        _wanted: &[bool],
+    ) -> Vec<Option<Deferred>> {
         let shape = kept[0].shape.clone();
         kept.push(gradient);
-        [Some(defer_one(Backward, kept, shape))]
+        vec![Some(defer_one(Backward, kept, (shape, DType::F32)))]
     }
 }
 
@@ -49,11 +50,17 @@ struct Forward;
 
 impl Launches for Forward {
     fn launch(&self, inputs: Vec<CudaTensor>) -> Vec<CudaTensor> {
-        let [input] = super::exactly(inputs).map(contiguous);
+        let [input] = exactly(inputs).map(contiguous);
         let [b, n, double] = layout::dims(&input);
         let shape = [b, n, double / 2];
         let output = empty(&input, Shape::new(shape), DType::F32);
-        each("gate", GELU, &input.client, &[&input.handle, &output.handle], info(shape));
+        each(
+            (&ELEMENTWISE, "gate"),
+            GELU,
+            &input.client,
+            &[&input.handle, &output.handle],
+            info(shape),
+        );
         vec![output]
     }
 }
@@ -63,10 +70,16 @@ struct Backward;
 
 impl Launches for Backward {
     fn launch(&self, inputs: Vec<CudaTensor>) -> Vec<CudaTensor> {
-        let [input, gradient] = super::exactly(inputs).map(contiguous);
+        let [input, gradient] = exactly(inputs).map(contiguous);
         let output = empty(&input, input.meta.shape.clone(), DType::F32);
         let buffers = [&input.handle, &gradient.handle, &output.handle];
-        each("gate_backward", GELU, &input.client, &buffers, info(layout::dims(&gradient)));
+        each(
+            (&ELEMENTWISE, "gate_backward"),
+            GELU,
+            &input.client,
+            &buffers,
+            info(layout::dims(&gradient)),
+        );
         vec![output]
     }
 }

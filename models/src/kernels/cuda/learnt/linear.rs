@@ -1,7 +1,7 @@
 use burn::prelude::*;
 use burn::tensor::DType;
 
-use super::numbers::{Info, added, chunk, each, rounded, rounded_with_sums};
+use super::numbers::{ELEMENTWISE, Info, added, chunk, each, rounded, rounded_with_sums};
 use super::{
     CudaTensor, Deferred, FACTOR, Launches, Learnt, apply, defer, dims, empty, exactly, placed,
 };
@@ -41,8 +41,8 @@ struct Linear {
     activation: Option<Activation>,
 }
 
-impl Linear {
-    fn output(&self, inputs: Vec<Deferred>) -> (Deferred, Vec<Deferred>) {
+impl Learnt for Linear {
+    fn forward(&self, inputs: Vec<Deferred>) -> (Deferred, Vec<Deferred>) {
         let [_, n] = dims(&inputs[1]);
         let mut shape = inputs[0].shape.clone();
         *shape.last_mut().expect("an input has a last dimension") = n;
@@ -56,50 +56,20 @@ impl Linear {
         (output, kept)
     }
 
-    fn gradients<const N: usize>(
+    fn backward(
         &self,
         mut kept: Vec<Deferred>,
         gradient: Deferred,
-        wanted: [bool; N],
-    ) -> [Option<Deferred>; N] {
+        wanted: &[bool],
+    ) -> Vec<Option<Deferred>> {
         let [_, n] = dims(&kept[1]);
         let shapes = [kept[0].shape.clone(), kept[1].shape.clone(), Shape::new([n])];
         kept.push(gradient);
-        let asked = shapes.into_iter().zip(wanted).filter(|(_, wanted)| *wanted);
+        let asked = shapes.into_iter().zip(wanted).filter(|(_, wanted)| **wanted);
         let outputs = asked.map(|(shape, _)| (shape, DType::F32)).collect();
         let wanted_of = std::array::from_fn(|i| wanted.get(i).copied().unwrap_or(false));
         let backward = Backward { activation: self.activation, wanted: wanted_of };
         placed(wanted, defer(backward, kept, outputs))
-    }
-}
-
-impl Learnt<2> for Linear {
-    fn forward(&self, inputs: [Deferred; 2]) -> (Deferred, Vec<Deferred>) {
-        self.output(inputs.into())
-    }
-
-    fn backward(
-        &self,
-        kept: Vec<Deferred>,
-        gradient: Deferred,
-        wanted: [bool; 2],
-    ) -> [Option<Deferred>; 2] {
-        self.gradients(kept, gradient, wanted)
-    }
-}
-
-impl Learnt<3> for Linear {
-    fn forward(&self, inputs: [Deferred; 3]) -> (Deferred, Vec<Deferred>) {
-        self.output(inputs.into())
-    }
-
-    fn backward(
-        &self,
-        kept: Vec<Deferred>,
-        gradient: Deferred,
-        wanted: [bool; 3],
-    ) -> [Option<Deferred>; 3] {
-        self.gradients(kept, gradient, wanted)
     }
 }
 
@@ -121,7 +91,7 @@ impl Launches for Linear {
         let kept = empty(&input, shape, FACTOR);
         let info = Info { count: m * n, ..Info::default() };
         let buffers = [&output.handle, &output.handle, &kept.handle];
-        each("activate_keeping", Some(activation), &input.client, &buffers, info);
+        each((&ELEMENTWISE, "activate_keeping"), Some(activation), &input.client, &buffers, info);
         vec![output, input, weight, kept]
     }
 }

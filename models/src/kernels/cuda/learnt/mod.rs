@@ -11,9 +11,8 @@ mod attention;
 mod conv3x3;
 mod dropout;
 mod geglu;
-mod group_norm;
-mod layer_norm;
 mod linear;
+mod norm;
 mod numbers;
 
 use std::any::{Any, TypeId};
@@ -25,7 +24,6 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::ir::{CustomOpIr, HandleContainer, OperationIr, TensorIr};
 use burn::backend::{Autodiff, Cuda};
 use burn::cubecl::cuda::CudaRuntime;
 use burn::cubecl::prelude::Runtime;
@@ -33,13 +31,11 @@ use burn::prelude::*;
 use burn::tensor::backend::BackendTypes;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{DType, TensorPrimitive};
-use burn_cubecl::fusion::FusionCubeRuntime;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
-use burn_fusion::FusionHandle;
-use burn_fusion::stream::{Operation, OperationStreams};
 
+use super::deferred::{Deferred, Launches, defer, defer_one, exactly};
 use super::launch::Piece;
-use super::{CudaTensor, Deferred, Immediate, serves};
+use super::{CudaTensor, serves};
 
 pub(in super::super) use self::activation::activate;
 pub(in super::super) use self::adamw::adamw;
@@ -47,45 +43,37 @@ pub(in super::super) use self::attention::attention;
 pub(in super::super) use self::conv3x3::conv3x3;
 pub(in super::super) use self::dropout::dropout;
 pub(in super::super) use self::geglu::geglu;
-pub(in super::super) use self::group_norm::group_norm;
-pub(in super::super) use self::layer_norm::layer_norm;
 pub(in super::super) use self::linear::linear;
+pub(in super::super) use self::norm::{group_norm, layer_norm};
 
-static KERNELS: LazyLock<Piece> = LazyLock::new(|| Piece::new(include_str!("kernels.cu")));
 static DROPOUT: LazyLock<Piece> = LazyLock::new(|| Piece::new(include_str!("dropout.cu")));
 
 /// The type of factors.
 const FACTOR: DType = DType::BF16;
 
-/// Some launches, which are one operation to burn.
-trait Launches: Debug + Send + Sync + 'static {
-    /// The outputs.
-    fn launch(&self, inputs: Vec<CudaTensor>) -> Vec<CudaTensor>;
-}
-
-/// An operation of `N` tensors to one, with a backward pass.
-trait Learnt<const N: usize>: Clone + Debug + Send + 'static {
+/// An operation of some tensors to one, with a backward pass.
+trait Learnt: Clone + Debug + Send + 'static {
     /// The output, and what the backward pass needs.
-    fn forward(&self, inputs: [Deferred; N]) -> (Deferred, Vec<Deferred>);
+    fn forward(&self, inputs: Vec<Deferred>) -> (Deferred, Vec<Deferred>);
 
-    /// The gradients of the inputs that are wanted; others may be left out.
+    /// The gradients of the inputs, in their order; those that are not wanted may be left out.
     fn backward(
         &self,
         kept: Vec<Deferred>,
         gradient: Deferred,
-        wanted: [bool; N],
-    ) -> [Option<Deferred>; N];
+        wanted: &[bool],
+    ) -> Vec<Option<Deferred>>;
 }
 
 /// The operation's output where the tensors are the CUDA backend's, of 32 bits, with gradients or without;
 /// `None` elsewhere.
-fn apply<B: Backend, O: Learnt<N>, const N: usize, const D: usize>(
+fn apply<B: Backend, O: Learnt, const N: usize, const D: usize>(
     operation: O,
     inputs: [FloatTensor<B>; N],
 ) -> Option<Tensor<B, D>> {
     let inputs: Box<dyn Any> = Box::new(inputs);
     let output: Box<dyn Any> = match inputs.downcast::<[Deferred; N]>() {
-        Ok(inputs) if fit(inputs.each_ref()) => Box::new(operation.forward(*inputs).0),
+        Ok(inputs) if fit(inputs.each_ref()) => Box::new(operation.forward(Vec::from(*inputs)).0),
         Ok(_) => return None,
         Err(inputs) => {
             let inputs = *inputs.downcast::<[FloatTensor<Autodiff<Cuda>>; N]>().ok()?;
@@ -111,12 +99,13 @@ fn fit<const N: usize>(tensors: [&Deferred; N]) -> bool {
 }
 
 /// [`apply`] with the backward pass registered.
-fn tracked<O: Learnt<N>, const N: usize>(
+fn tracked<O: Learnt, const N: usize>(
     operation: O,
     inputs: [FloatTensor<Autodiff<Cuda>>; N],
 ) -> FloatTensor<Autodiff<Cuda>> {
     let nodes = inputs.each_ref().map(|input| input.node.clone());
-    let (output, kept) = operation.forward(inputs.map(|input| input.primitive));
+    let (output, kept) =
+        operation.forward(inputs.into_iter().map(|input| input.primitive).collect());
     let backward = Registered::<O>(PhantomData);
     match backward.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish((operation, kept), output),
@@ -127,7 +116,7 @@ fn tracked<O: Learnt<N>, const N: usize>(
 #[derive(Debug)]
 struct Registered<O>(PhantomData<O>);
 
-impl<O: Learnt<N>, const N: usize> Backward<Cuda, N> for Registered<O> {
+impl<O: Learnt, const N: usize> Backward<Cuda, N> for Registered<O> {
     type State = (O, Vec<Deferred>);
 
     fn backward(
@@ -139,50 +128,11 @@ impl<O: Learnt<N>, const N: usize> Backward<Cuda, N> for Registered<O> {
         let gradient = grads.consume::<Cuda>(&ops.node);
         let (operation, kept) = ops.state;
         let wanted = ops.parents.each_ref().map(Option::is_some);
-        let gradients = operation.backward(kept, gradient, wanted);
+        let gradients = operation.backward(kept, gradient, &wanted);
         for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
                 grads.register::<Cuda>(parent.id, gradient);
             }
-        }
-    }
-}
-
-/// Outputs of these shapes and types, once burn comes to the launches.
-fn defer<L: Launches>(
-    launches: L,
-    inputs: Vec<Deferred>,
-    outputs: Vec<(Shape, DType)>,
-) -> Vec<Deferred> {
-    let client = inputs[0].client.clone();
-    let streams = OperationStreams::with_inputs(&inputs);
-    let inputs: Vec<_> = inputs.into_iter().map(Deferred::into_ir).collect();
-    let output = |(shape, dtype)| TensorIr::uninit(client.create_empty_handle(), shape, dtype);
-    let outputs: Vec<_> = outputs.into_iter().map(output).collect();
-    let ir = CustomOpIr::new(std::any::type_name::<L>(), &inputs, &outputs);
-    let operation = PutOff { launches, inputs, outputs };
-    client.register(streams, OperationIr::Custom(ir), operation)
-}
-
-/// What [`defer`] gives of one output.
-fn defer_one<L: Launches>(launches: L, inputs: Vec<Deferred>, output: Shape) -> Deferred {
-    let outputs = defer(launches, inputs, vec![(output, DType::F32)]);
-    outputs.into_iter().next().expect("an output was asked for")
-}
-
-#[derive(Debug)]
-struct PutOff<L> {
-    launches: L,
-    inputs: Vec<TensorIr>,
-    outputs: Vec<TensorIr>,
-}
-
-impl<L: Launches> Operation<FusionCubeRuntime<CudaRuntime>> for PutOff<L> {
-    fn execute(&self, handles: &mut HandleContainer<FusionHandle<FusionCubeRuntime<CudaRuntime>>>) {
-        let inputs = self.inputs.iter().map(|input| handles.get_float_tensor::<Immediate>(input));
-        let outputs = self.launches.launch(inputs.collect());
-        for (ir, output) in self.outputs.iter().zip(outputs) {
-            handles.register_float_tensor::<Immediate>(&ir.id, output);
         }
     }
 }
@@ -199,15 +149,9 @@ fn dims<const D: usize>(tensor: &Deferred) -> [usize; D] {
 }
 
 /// The outputs that were asked for, in their places.
-fn placed<const N: usize>(wanted: [bool; N], outputs: Vec<Deferred>) -> [Option<Deferred>; N] {
+fn placed(wanted: &[bool], outputs: Vec<Deferred>) -> Vec<Option<Deferred>> {
     let mut outputs = outputs.into_iter();
-    wanted.map(|wanted| if wanted { outputs.next() } else { None })
-}
-
-/// As many tensors as are known to be there.
-fn exactly<T, const N: usize>(tensors: Vec<T>) -> [T; N] {
-    let tensors: Result<[T; N], _> = tensors.try_into();
-    tensors.unwrap_or_else(|tensors| panic!("{} tensors, expected {N}", tensors.len()))
+    wanted.iter().map(|&wanted| if wanted { outputs.next() } else { None }).collect()
 }
 
 /// The two rows of `[2, c]` numbers without gaps, each where it lies.

@@ -1,16 +1,28 @@
-//! Launches of `kernels.cu`.
+//! Launches of kernels that have `common.cu` before them.
+
+use std::sync::LazyLock;
 
 use burn::cubecl::server::Handle;
 use burn::prelude::*;
 use burn::tensor::DType;
 
-use super::{DROPOUT, FACTOR, KERNELS, empty};
+use super::{DROPOUT, FACTOR, empty};
 use crate::dropout::KeyedMask;
 use crate::kernels::cuda::gemm::act;
-use crate::kernels::cuda::launch::{Defines, Kernel};
-use crate::kernels::cuda::{Client, CudaTensor, PRELUDE, bits};
+use crate::kernels::cuda::launch::{Defines, Kernel, Piece};
+use crate::kernels::cuda::{ACTIVATION, Client, CudaTensor, PRELUDE, bits};
 use crate::kernels::linear::Then;
 use crate::layers::Activation;
+
+static COMMON: LazyLock<Piece> = LazyLock::new(|| Piece::new(include_str!("common.cu")));
+
+/// What comes after it.
+pub(super) static ELEMENTWISE: Text = LazyLock::new(|| Piece::new(include_str!("elementwise.cu")));
+pub(super) static NORM: Text = LazyLock::new(|| Piece::new(include_str!("norm.cu")));
+pub(super) static CONV3X3: Text = LazyLock::new(|| Piece::new(include_str!("conv3x3.cu")));
+
+/// A file of kernels.
+pub(super) type Text = LazyLock<Piece>;
 
 /// The numbers of `struct Info`; those that a kernel does not read are 0.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,18 +62,19 @@ const COLUMNS: usize = 32;
 
 /// Launches a kernel for each of `info.count` numbers.
 pub(super) fn each(
-    entry: &'static str,
+    (text, entry): (&'static Text, &'static str),
     activation: Option<Activation>,
     client: &Client,
     buffers: &[&Handle],
     info: Info,
 ) {
-    launch((entry, 256), activation, client, [info.count.div_ceil(EACH), 1, 1], buffers, info);
+    let grid = [info.count.div_ceil(EACH), 1, 1];
+    launch((text, entry, 256), activation, client, grid, buffers, info);
 }
 
 /// Launches a kernel of so many threads a block.
 pub(super) fn launch(
-    (entry, threads): (&'static str, usize),
+    (text, entry, threads): (&'static Text, &'static str, usize),
     activation: Option<Activation>,
     client: &Client,
     grid: [usize; 3],
@@ -69,8 +82,8 @@ pub(super) fn launch(
     info: Info,
 ) {
     let defines = Defines::from([("HALF", 0), ("ACT", act(Then::Activate(activation)))]);
-    let kernel =
-        Kernel { entry, pieces: vec![*PRELUDE, *KERNELS, *DROPOUT], defines, threads, shared: 0 };
+    let pieces = vec![*PRELUDE, *ACTIVATION, *COMMON, *DROPOUT, **text];
+    let kernel = Kernel { entry, pieces, defines, threads, shared: 0 };
     kernel.launch(client, grid, buffers, info.numbers());
 }
 
@@ -78,7 +91,8 @@ pub(super) fn launch(
 pub(super) fn rounded(numbers: &CudaTensor) -> CudaTensor {
     let output = empty(numbers, numbers.meta.shape.clone(), FACTOR);
     let info = Info { count: numbers.meta.shape.num_elements(), ..Info::default() };
-    each("round_numbers", None, &numbers.client, &[&numbers.handle, &output.handle], info);
+    let buffers = [&numbers.handle, &output.handle];
+    each((&ELEMENTWISE, "round_numbers"), None, &numbers.client, &buffers, info);
     output
 }
 
@@ -98,7 +112,8 @@ pub(super) fn rounded_with_sums(
     let buffers = [&gradient.handle, kept, &output.handle, &sums.handle];
     let info = Info { rows, c, chunk, ..Info::default() };
     let activation = behind.map(|(activation, _)| activation);
-    columns("round_columns", activation, &gradient.client, chunks, &buffers, info);
+    let kernel = (&ELEMENTWISE, "round_columns");
+    columns(kernel, activation, &gradient.client, chunks, &buffers, info);
     (output, sums)
 }
 
@@ -116,20 +131,22 @@ pub(super) fn added(sums: &CudaTensor, shape: Shape) -> CudaTensor {
     let chunk = sums.meta.shape.num_elements() / count;
     let info = Info { chunk, count, ..Info::default() };
     let buffers = [&sums.handle, &output.handle];
-    launch(("add_chunks", 256), None, &sums.client, [count.div_ceil(256), 1, 1], &buffers, info);
+    let kernel = (&ELEMENTWISE, "add_chunks", 256);
+    launch(kernel, None, &sums.client, [count.div_ceil(256), 1, 1], &buffers, info);
     output
 }
 
 /// Launches a kernel of sums of columns over chunks.
 pub(super) fn columns(
-    entry: &'static str,
+    (text, entry): (&'static Text, &'static str),
     activation: Option<Activation>,
     client: &Client,
     chunks: usize,
     buffers: &[&Handle],
     info: Info,
 ) {
-    launch((entry, 256), activation, client, [info.c.div_ceil(COLUMNS), chunks, 1], buffers, info);
+    let grid = [info.c.div_ceil(COLUMNS), chunks, 1];
+    launch((text, entry, 256), activation, client, grid, buffers, info);
 }
 
 #[cfg(test)]
