@@ -219,30 +219,28 @@ impl FlexOperation<3> for GroupNormalisation {
         let chunks: Vec<&[f32]> = samples.flat_map(|sample| sample.chunks(chunk)).collect();
         let spreads: Vec<Vec<Spread>> =
             chunks.par_iter().map(|chunk| widest!(self.spreads(chunk, c))).collect();
-        // The factor and the addend of each sample's channels.
-        let affine = spreads.chunks(per_sample).map(|parts| {
-            let (mut shift, mut scale) = self.moments(parts, c);
-            for c in 0..c {
-                scale[c] *= gamma[c];
-                shift[c] = beta[c] - shift[c] * scale[c];
-            }
-            (scale, shift)
+        // Mean and factor of each sample's channels. The mean is taken off first: one addend for mean and beta
+        // would cancel most digits of a group whose mean is many deviations.
+        let moments = spreads.chunks(per_sample).map(|parts| {
+            let (mean, mut scale) = self.moments(parts, c);
+            scale.iter_mut().zip(gamma).for_each(|(scale, gamma)| *scale *= gamma);
+            (mean, scale)
         });
-        let affine: Vec<(Vec<f32>, Vec<f32>)> = affine.collect();
+        let moments: Vec<(Vec<f32>, Vec<f32>)> = moments.collect();
 
         let lengths = chunks.iter().map(|chunk| chunk.len());
         let output = write_parts(
             lengths,
             || (),
             |(), index, output| {
-                let (chunk, (scale, shift)) = (chunks[index], &affine[index / per_sample]);
+                let (chunk, (mean, scale)) = (chunks[index], &moments[index / per_sample]);
                 widest!({
                     for (output, pixel) in output.chunks_exact_mut(c).zip(chunk.chunks_exact(c)) {
-                        let weights = scale.iter().zip(shift);
-                        for ((output, pixel), (scale, shift)) in
+                        let weights = mean.iter().zip(scale).zip(beta);
+                        for ((output, pixel), ((mean, scale), beta)) in
                             output.iter_mut().zip(pixel).zip(weights)
                         {
-                            let x = pixel * scale + shift;
+                            let x = (pixel - mean) * scale + beta;
                             *output = if self.silu { x * sigmoid(x) } else { x };
                         }
                     }
@@ -303,6 +301,27 @@ mod tests {
             }
         };
         assert_same([&[b * h * w * c], &[c], &[c]], inputs(group_norm), inputs(plain));
+    }
+
+    #[test]
+    fn a_mean_of_many_deviations_costs_no_digits() {
+        let device = Default::default();
+        // Sums are exact: what is off is so by the normalisation.
+        let values: Vec<f32> = (0..64)
+            .map(|i| if i % 3 == 0 { 1024.0 } else { 1024.0 + (i % 3) as f32 - 1.5 })
+            .collect();
+        let (mean, count) = (values.iter().map(|&x| f64::from(x)).sum::<f64>() / 64.0, 64.0);
+        let squares = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>();
+        let deviation = (squares / count + 1e-5).sqrt();
+        let input = Tensor::<burn::backend::Flex, 1>::from_floats(values.as_slice(), &device);
+        let vector = |value| Tensor::from_floats([value], &device);
+        let output =
+            group_norm(input.reshape([1, 8, 8, 1]), vector(1.1), vector(0.3), 1, 1e-5, false);
+        for (found, x) in output.into_data().iter::<f64>().zip(values) {
+            let expected =
+                (f64::from(x) - mean) / deviation * f64::from(1.1_f32) + f64::from(0.3_f32);
+            assert!((found - expected).abs() < 2e-6, "{found}, expected {expected}");
+        }
     }
 
     #[test]
