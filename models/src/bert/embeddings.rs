@@ -5,6 +5,7 @@ use burn::nn::Embedding;
 use burn::tensor::{Int, Tensor, backend::Backend};
 
 use crate::dropout::Dropout;
+use crate::kernels::embedding;
 use crate::layer_norm::LayerNorm;
 use crate::layers::add_to_each;
 
@@ -37,11 +38,11 @@ impl<B: Backend> BertEmbeddings<B> {
         past: usize,
     ) -> Tensor<B, 3> {
         let [_, n] = input_ids.dims();
-        let words = self.word_embeddings.forward(input_ids);
+        let words = embedding(&self.word_embeddings, input_ids);
         let positions = self.position_embeddings.weight.val().narrow(0, past, n); // [n, hidden]
         let sum = match (&self.token_type_embeddings, token_type_ids) {
             (None, _) => add_to_each(words, positions),
-            (Some(segments), Some(ids)) => add_to_each(words + segments.forward(ids), positions),
+            (Some(segments), Some(ids)) => add_to_each(words + embedding(segments, ids), positions),
             (Some(segments), None) => {
                 let segment = segments.weight.val().narrow(0, 0, 1); // [1, hidden]
                 add_to_each(words, positions + segment)

@@ -6,6 +6,7 @@ use burn::tensor::{Bool, Int, Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
 use super::layers::{ClipEncoder, LayerSizes};
+use crate::kernels::embedding;
 use crate::layer_norm::LayerNorm;
 use crate::layers::{Activation, ConfigError, add_to_each, attention_bias};
 
@@ -120,7 +121,7 @@ impl<B: Backend> ClipTextEmbeddings<B> {
     pub fn forward(&self, input_ids: Tensor<B, 2, Int>) -> Tensor<B, 3> {
         let [_, n] = input_ids.dims();
         let positions = self.position_embedding.weight.val().narrow(0, 0, n);
-        add_to_each(self.token_embedding.forward(input_ids), positions)
+        add_to_each(embedding(&self.token_embedding, input_ids), positions)
     }
 }
 

@@ -16,6 +16,7 @@ mod conv3x3;
 #[cfg_attr(not(feature = "cuda"), path = "no_cuda.rs")]
 mod cuda;
 mod dots;
+mod embedding;
 mod flex;
 mod geglu;
 mod group_norm;
@@ -32,6 +33,7 @@ pub use adamw::{AdamWUpdate, WithMoments};
 pub use attention::attention;
 pub(crate) use conv3x3::laid_out;
 pub use conv3x3::{conv3x3, conv3x3_onto};
+pub use embedding::embedding;
 pub use geglu::geglu;
 pub use group_norm::group_norm;
 pub use layer_norm::layer_norm;
