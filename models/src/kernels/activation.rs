@@ -87,12 +87,8 @@ impl Elementwise {
     ) -> FlexTensor {
         let output = write_pieces(input.len(), CHUNK, |index, output| {
             let range = index * CHUNK..index * CHUNK + output.len();
-            let (input, gradient) = (&input[range.clone()], &gradient[range]);
-            widest!({
-                for ((output, &x), &slope) in output.iter_mut().zip(input).zip(gradient) {
-                    *output = value(x, slope);
-                }
-            });
+            let numbers = input[range.clone()].iter().zip(&gradient[range]);
+            widest!(output.collected(numbers.map(|(&x, &slope)| value(x, slope))))
         });
         flex::tensor(output, dims)
     }
@@ -102,8 +98,10 @@ impl FlexOperation<1> for Elementwise {
     fn forward(&self, [input]: [&FlexTensor; 1]) -> FlexTensor {
         let values = flex::values(input);
         let output = write_pieces(values.len(), CHUNK, |index, output| {
-            output.copy_from_slice(&values[index * CHUNK..][..output.len()]);
+            let values = &values[index * CHUNK..][..output.len()];
+            let output = output.copied(values);
             in_place(self.activation, output);
+            output
         });
         flex::tensor(output, flex::dims::<1>(input))
     }

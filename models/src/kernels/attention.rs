@@ -286,6 +286,7 @@ fn times(output: &mut [f32], start: Start<'_>, left: Matrix<'_>, right: &Packed)
 fn merge(values: &[f32], [b, rows, c]: [usize; 3], heads: usize) -> FlexTensor {
     let width = c / heads;
     let output = write_pieces(b * rows * c, rows * c, |sample, output| {
+        let output = output.zeros();
         let values = &values[sample * rows * c..][..rows * c];
         for (head, values) in values.chunks_exact(rows * width).enumerate() {
             let rows = output.chunks_exact_mut(c).zip(values.chunks_exact(width));
@@ -293,6 +294,7 @@ fn merge(values: &[f32], [b, rows, c]: [usize; 3], heads: usize) -> FlexTensor {
                 row[head * width..(head + 1) * width].copy_from_slice(values);
             }
         }
+        output
     });
     flex::tensor(output, [b, rows, c])
 }
@@ -306,15 +308,19 @@ impl FlexOperation<4> for Attention {
         // Small samples as a whole, written where they belong, unless a thread would wait for another.
         if n * c <= BLOCK && (b.is_multiple_of(threads) || b > 4 * threads) {
             let output = write_parts(pieces(b * n * c, n * c), Vec::new, |room, sample, output| {
+                let output = output.zeros();
                 for head in 0..self.heads {
                     let output = &mut output[head * width..];
                     self.head(inputs, sample * self.heads + head).attend(room, output, c);
                 }
+                output
             });
             return flex::tensor(output, dims);
         }
         let output = write_parts(pieces(b * n * c, n * width), Vec::new, |room, index, output| {
+            let output = output.zeros();
             self.head(inputs, index).attend(room, output, width);
+            output
         });
         merge(&output, dims, self.heads)
     }

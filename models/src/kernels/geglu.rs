@@ -39,12 +39,14 @@ pub(super) fn gate(values: &mut [f32], gates: &[f32]) {
 pub(super) fn gate_rows(input: &[f32], width: usize) -> Vec<f32> {
     let rows = rows(width);
     write_pieces(input.len() / 2, rows * width, |index, output| {
+        let output = output.zeros();
         let input = &input[index * rows * 2 * width..][..2 * output.len()];
         for (output, input) in output.chunks_exact_mut(width).zip(input.chunks_exact(2 * width)) {
             let (values, gates) = input.split_at(width);
             output.copy_from_slice(values);
             gate(output, gates);
         }
+        output
     })
 }
 
@@ -70,6 +72,7 @@ impl FlexOperation<1> for Geglu {
         let rows = rows(width);
         let (input, gradient) = (flex::values(input), flex::values(gradient));
         let output = write_pieces(b * n * double, rows * double, |index, output| {
+            let output = output.zeros();
             let input = &input[index * rows * double..][..output.len()];
             let gradient = &gradient[index * rows * width..][..output.len() / 2];
             widest!({
@@ -89,6 +92,7 @@ impl FlexOperation<1> for Geglu {
                     }
                 }
             });
+            output
         });
         [Some(flex::tensor(output, [b, n, double]))]
     }

@@ -233,6 +233,7 @@ impl FlexOperation<3> for GroupNormalisation {
             lengths,
             || (),
             |(), index, output| {
+                let output = output.zeros();
                 let (chunk, (mean, scale)) = (chunks[index], &moments[index / per_sample]);
                 widest!({
                     for (output, pixel) in output.chunks_exact_mut(c).zip(chunk.chunks_exact(c)) {
@@ -245,6 +246,7 @@ impl FlexOperation<3> for GroupNormalisation {
                         }
                     }
                 });
+                output
             },
         );
         flex::tensor(output, [b, h, w, c])

@@ -77,6 +77,7 @@ impl FlexOperation<3> for LayerNormalisation {
         let (gamma, beta) = (flex::values(gamma), flex::values(beta));
         let values = flex::values(input);
         let output = write_pieces(values.len(), ROWS * channels, |index, output| {
+            let output = output.zeros();
             let input = &values[index * ROWS * channels..][..output.len()];
             widest!({
                 let rows = output.chunks_exact_mut(channels);
@@ -89,6 +90,7 @@ impl FlexOperation<3> for LayerNormalisation {
                     }
                 }
             });
+            output
         });
         flex::tensor(output, dims)
     }

@@ -275,9 +275,10 @@ fn multiply_gated(left: Matrix<'_>, right: Matrix<'_>, bias: Option<&[f32]>) -> 
     let rooms = || [const { Vec::new() }; 2];
     multiply::by_rows(left, width, rooms, |[room, gated], left, output| {
         gated.resize(output.len(), 0.0);
-        product::multiply_rows(output, width, multiply::start(bias), left, &values, room);
+        let output = product::write_rows(output, multiply::start(bias), left, &values, room);
         product::multiply_rows(gated, width, multiply::start(gate_bias), left, &gates, room);
         gate(output, gated);
+        output
     })
 }
 

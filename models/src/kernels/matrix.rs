@@ -133,9 +133,11 @@ impl<'a> Matrix<'a> {
         let Self { rows, columns, .. } = self;
         let stride = columns + if columns.is_multiple_of(ALIASED) { 16 } else { 0 };
         *room = write_pieces(rows * stride, ROWS * stride, |index, piece| {
+            let piece = piece.zeros();
             let first = index * ROWS;
             let matrix = self.narrow(first..first + piece.len() / stride);
             matrix.copy_columns(0..columns, stride, piece);
+            piece
         });
         Matrix::within(room, rows, columns, stride)
     }
@@ -205,9 +207,11 @@ pub(crate) fn transposed(numbers: &[f32], rows: usize, columns: usize) -> Vec<f3
     }
     let matrix = Matrix::new(numbers, rows, columns).transpose();
     write_pieces(rows * columns, ROWS * rows, |index, piece| {
+        let piece = piece.zeros();
         let first = index * ROWS;
         let matrix = matrix.narrow(first..first + piece.len() / rows);
         matrix.copy_columns(0..rows, rows, piece);
+        piece
     })
 }
 

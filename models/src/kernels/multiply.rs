@@ -1,12 +1,13 @@
 //! The product of two matrices on all threads: which of its forms for which sizes.
 
+use std::iter;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::dots;
 use super::matrix::{self, Matrix};
-use super::parts::{write_parts, write_pieces};
+use super::parts::{Blank, write_parts, write_pieces};
 use super::product::{self, Packed, ROWS, Start};
 
 /// Rows up to which a matrix with contiguous columns is read where it lies, each column once for all rows.
@@ -51,8 +52,9 @@ pub(super) fn multiply(
     }
     let right = Packed::new(right);
     by_rows(left, columns, Vec::new, |room, left, output| {
-        product::multiply_rows(output, columns, start(bias), left, &right, room);
+        let output = product::write_rows(output, start(bias), left, &right, room);
         then(output);
+        output
     })
 }
 
@@ -61,17 +63,17 @@ pub(super) fn start(bias: Option<&[f32]>) -> Start<'_> {
     bias.map_or(Start::Zero, Start::Row)
 }
 
-/// `[rows, columns]` of which `write` gets some rows of the left factor and those of the output.
+/// `[rows, columns]` of which `write` gets some rows of the left factor and where those of the output go.
 pub(super) fn by_rows<R>(
     left: Matrix<'_>,
     columns: usize,
     room: impl Fn() -> R + Send + Sync,
-    write: impl Fn(&mut R, Matrix<'_>, &mut [f32]) + Send + Sync,
+    write: impl for<'a> Fn(&mut R, Matrix<'_>, Blank<'a>) -> &'a mut [f32] + Send + Sync,
 ) -> Vec<f32> {
     let shares: Vec<Range<usize>> = shares(left.rows()).collect();
     let lengths = shares.iter().map(|share| share.len() * columns);
     write_parts(lengths, room, |room, share, output| {
-        write(room, left.narrow(shares[share].clone()), output);
+        write(room, left.narrow(shares[share].clone()), output)
     })
 }
 
@@ -101,12 +103,14 @@ fn by_columns(
     // Rows that a thread puts together at a time.
     let together = (STRIPE / columns).max(1);
     write_pieces(rows * columns, together * columns, |piece, output| {
+        let output = output.zeros();
         for (row, output) in output.chunks_exact_mut(columns).enumerate() {
             for (output, stripe) in output.chunks_mut(width).zip(&stripes) {
                 let stripe = &stripe[(piece * together + row) * output.len()..];
                 output.copy_from_slice(&stripe[..output.len()]);
             }
         }
+        output
     })
 }
 
@@ -132,13 +136,18 @@ pub(super) fn few_rows(left: Matrix<'_>, right: Matrix<'_>, bias: Option<&[f32]>
     })
 }
 
-/// Rows divided into equal shares of at most some [`ROWS`], a multiple of the number of threads.
+/// Rows divided into shares of whole tiles, at most [`ROWS`] each and smaller towards the end: no thread
+/// waits long for another one's last.
 fn shares(rows: usize) -> impl Iterator<Item = Range<usize>> {
     let threads = rayon::current_num_threads();
-    let tiles = rows.div_ceil(product::TILE);
-    let count = (threads * rows.div_ceil(threads * ROWS)).min(tiles);
-    let bound = move |share: usize| (share * tiles / count * product::TILE).min(rows);
-    (0..count).map(move |share| bound(share)..bound(share + 1))
+    let mut first = 0;
+    iter::from_fn(move || {
+        let tiles = (rows - first).div_ceil(product::TILE);
+        let some = (tiles / (2 * threads)).clamp(1, ROWS / product::TILE);
+        let share = first..(first + some * product::TILE).min(rows);
+        first = share.end;
+        (!share.is_empty()).then_some(share)
+    })
 }
 
 #[cfg(test)]
@@ -187,7 +196,7 @@ mod tests {
             assert_eq!(shares[0].start, 0);
             assert_eq!(shares[shares.len() - 1].end, rows);
             assert!(shares.windows(2).all(|pair| pair[0].end == pair[1].start));
-            assert!(shares.iter().all(|share| !share.is_empty() && share.len() < 2 * ROWS));
+            assert!(shares.iter().all(|share| !share.is_empty() && share.len() <= ROWS));
         }
     }
 }

@@ -10,11 +10,12 @@
 //! their place and the number of threads.
 
 use std::ops::Range;
+use std::slice;
 
 use pulp::{Arch, Simd, WithSimd};
 
 use super::matrix::{Matrix, Rows};
-use super::parts::write_pieces;
+use super::parts::{Blank, write_pieces};
 
 /// The longest block of the depth: one of a panel stays in the first-level cache (20 KiB with vectors of
 /// 256 bits) or close to it (60 KiB with those of 512) while the tiles of a block of rows pass over it.
@@ -108,7 +109,11 @@ impl Packed {
         };
         let count = depth * columns.next_multiple_of(lanes);
         let values = if on_all_threads {
-            write_pieces(count, depth * width, pack)
+            write_pieces(count, depth * width, |panel, values| {
+                let values = values.zeros();
+                pack(panel, values);
+                values
+            })
         } else {
             let mut values = vec![0.0; count];
             let panels = values.chunks_mut(depth * width).enumerate();
@@ -184,6 +189,7 @@ pub(super) fn multiply(
     }
     let Some(before) = left.slices.len().checked_sub(1) else { return };
     assert!(before * stride + right.columns <= output.len(), "the rows lie within the output");
+    let output = output.as_mut_ptr();
     Arch::new().dispatch(Product { output, stride, start, left, right, columns, depth });
 }
 
@@ -205,8 +211,42 @@ pub(super) fn multiply_rows(
     }
 }
 
+/// [`multiply_rows`] to where there are no numbers yet, the rows one after the other.
+pub(super) fn write_rows<'a>(
+    output: Blank<'a>,
+    start: Start<'_>,
+    left: Matrix<'_>,
+    right: &Packed,
+    room: &mut Vec<f32>,
+) -> &'a mut [f32] {
+    let stride = right.columns;
+    assert!(left.columns() == right.depth && right.depth > 0, "the factors fit");
+    assert_eq!(output.len(), left.rows() * stride, "a number for each row and column");
+    match start {
+        Start::Zero => {}
+        Start::Row(row) => assert_eq!(row.len(), stride, "a number a column"),
+        Start::Output => panic!("there is nothing to add to"),
+    }
+    let write = |output: *mut f32| {
+        for columns in right.column_blocks() {
+            for depth in blocks(right.depth) {
+                let start = if depth.start == 0 { start } else { Start::Output };
+                let left = &left.rows_of_block(depth.clone(), room);
+                let columns = columns.clone();
+                let product = Product { output, stride, start, left, right, columns, depth };
+                Arch::new().dispatch(product);
+            }
+        }
+    };
+    // SAFETY: a product's first block of the depth, which there is, writes all its columns in each row; the
+    // blocks of columns are all there are.
+    unsafe { output.written_by(write) }
+}
+
+/// What is asserted where one is made: the rows lie within what `output` may write, have numbers where the
+/// start is the output's own, and the factors fit.
 struct Product<'a> {
-    output: &'a mut [f32],
+    output: *mut f32,
     stride: usize,
     start: Start<'a>,
     left: &'a Rows<'a>,
@@ -242,12 +282,11 @@ impl Product<'_> {
             let mut at = columns.start;
             let mut rows = &left.slices[..];
             while rows.len() >= M {
-                tile.wide::<M>(&mut output[at..], &rows[..M], start);
+                tile.wide::<M>(output.wrapping_add(at), &rows[..M], start);
                 rows = &rows[M..];
                 at += M * stride;
             }
-            let rest = at.min(output.len());
-            let output = &mut output[rest..];
+            let output = output.wrapping_add(at);
             match rows.len() {
                 0 => {}
                 1 => tile.wide::<1>(output, rows, start),
@@ -279,7 +318,7 @@ struct Tile<'a, S> {
 impl<S: Simd> Tile<'_, S> {
     /// A tile of `M` rows.
     #[inline(always)]
-    fn wide<const M: usize>(&self, output: &mut [f32], rows: &[&[f32]], start: Start<'_>) {
+    fn wide<const M: usize>(&self, output: *mut f32, rows: &[&[f32]], start: Start<'_>) {
         match self.count.div_ceil(S::F32_LANES) {
             1 => self.run::<M, 1>(output, rows, start),
             3 if S::REGISTER_COUNT >= 32 => self.run::<M, 3>(output, rows, start),
@@ -292,7 +331,7 @@ impl<S: Simd> Tile<'_, S> {
     #[inline(always)]
     fn run<const M: usize, const V: usize>(
         &self,
-        output: &mut [f32],
+        output: *mut f32,
         rows: &[&[f32]],
         start: Start<'_>,
     ) {
@@ -308,15 +347,18 @@ impl<S: Simd> Tile<'_, S> {
                 Start::Row(&line[..width])
             }
             Start::Output => {
-                for (tile, line) in tile.chunks_mut(width).zip(output.chunks(self.stride)).take(M) {
-                    tile[..count].copy_from_slice(&line[..count]);
+                for (i, tile) in tile.chunks_mut(width).take(M).enumerate() {
+                    // SAFETY: as asserted where the product was made, here and below.
+                    let line = unsafe { slice::from_raw_parts(output.add(i * self.stride), count) };
+                    tile[..count].copy_from_slice(line);
                 }
                 Start::Output
             }
         };
-        self.whole::<M, V>(&mut tile, width, rows, start);
-        for (tile, line) in tile.chunks(width).zip(output.chunks_mut(self.stride)).take(M) {
-            line[..count].copy_from_slice(&tile[..count]);
+        self.whole::<M, V>(tile.as_mut_ptr(), width, rows, start);
+        for (i, tile) in tile.chunks(width).take(M).enumerate() {
+            // SAFETY: as above; where there are no numbers yet, nothing is read.
+            unsafe { output.add(i * self.stride).copy_from_nonoverlapping(tile.as_ptr(), count) };
         }
     }
 
@@ -325,7 +367,7 @@ impl<S: Simd> Tile<'_, S> {
     #[inline(always)]
     fn whole<const M: usize, const V: usize>(
         &self,
-        output: &mut [f32],
+        output: *mut f32,
         stride: usize,
         rows: &[&[f32]],
         start: Start<'_>,
@@ -334,12 +376,11 @@ impl<S: Simd> Tile<'_, S> {
         // That the rows are long enough is asserted of all of them by `multiply`; here it would take a
         // twentieth of a shallow product.
         assert!(self.panel.len() == self.depth * V * lanes && rows.len() == M);
-        assert!((M - 1) * stride + V * lanes <= output.len());
         let pointers: [*const f32; M] = std::array::from_fn(|i| rows[i].as_ptr());
-        let lines: [*mut f32; M] =
-            std::array::from_fn(|i| output[i * stride..][..V * lanes].as_mut_ptr());
-        // SAFETY, of this and of all that follows here: it was asserted that a line of the output, a start's
-        // row and a row of the panel have `V` vectors of numbers, which may begin anywhere.
+        let lines: [*mut f32; M] = std::array::from_fn(|i| output.wrapping_add(i * stride));
+        // SAFETY, of this and of all that follows here: it was asserted, of the output where the product was
+        // made, that a line of it, a start's row and a row of the panel have `V` vectors of numbers, which
+        // may begin anywhere.
         let load = |from: *const f32| -> [S::f32s; V] {
             std::array::from_fn(|v| unsafe {
                 from.add(v * lanes).cast::<S::f32s>().read_unaligned()

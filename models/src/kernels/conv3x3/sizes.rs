@@ -242,7 +242,9 @@ impl Sizes {
         let lengths = tasks.iter().map(|(_, lines)| lines.len() * line);
         write_parts(lengths, room, |room, task, output| {
             let (index, lines) = tasks[task].clone();
+            let output = output.zeros();
             write(room, index, lines, output);
+            output
         })
     }
 

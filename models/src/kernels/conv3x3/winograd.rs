@@ -130,10 +130,12 @@ pub(super) fn convolve_all<'a>(
     if whole > 1 {
         let pieces = pieces(count * sample_out, whole * sample_out);
         return write_parts(pieces, Room::default, |room, index, output| {
+            let output = output.zeros();
             let (first, count) = (index * whole, output.len() / sample_out);
             let samples = &samples[first * sample_in..][..count * sample_in];
             let bias = |sample| bias(first + sample);
             convolve(sizes, samples, 0..sizes.out_h, factor, bias, output, room);
+            output
         });
     }
     // Lines of tiles, two of pixels each.
