@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use burn::backend::{Flex, NdArray, flex::FlexDevice, ndarray::NdArrayDevice};
 use burn::tensor::backend::Backend;
+use mi2rage_models::kernels::leading;
 use mi2rage_models::precision::Precision;
 use thiserror::Error;
 
@@ -173,7 +174,7 @@ fn within_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         return work();
     }
     match pool().build() {
-        Ok(pool) => pool.install(work),
+        Ok(pool) => pool.install(|| leading(work)),
         Err(_) => work(),
     }
 }

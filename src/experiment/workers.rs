@@ -5,6 +5,8 @@
 
 use std::sync::{Condvar, Mutex};
 
+use mi2rage_models::kernels::leading;
+
 use crate::device;
 
 /// Runs `work` on every job and returns the results in the jobs' order. The first error stops the
@@ -110,7 +112,7 @@ fn spawn(workers: usize, threads: usize, worker: impl Fn() + Sync) {
             scope.spawn(|| {
                 // Everything that burn-flex computes inside stays on this worker's threads.
                 match device::pool().num_threads(threads).build() {
-                    Ok(pool) => pool.install(&worker),
+                    Ok(pool) => pool.install(|| leading(&worker)),
                     Err(_) => worker(),
                 }
             });

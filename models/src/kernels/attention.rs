@@ -14,7 +14,7 @@ use super::matrix::{self, Matrix};
 use super::parts::{pieces, write_parts, write_pieces};
 use super::product::{self, Packed, Start};
 use super::vector::{exp, largest, sum, widest};
-use super::{cuda, learns_on_card};
+use super::{awake, cuda, learns_on_card};
 use crate::dropout::Dropout;
 use crate::precision::is_mixed;
 
@@ -338,6 +338,7 @@ impl FlexOperation<4> for Attention {
         let gradient = flex::values(gradient);
         let mut to_query = vec![0.0; b * n * c];
         let (mut to_key, mut to_value) = (vec![0.0; b * m * c], vec![0.0; b * m * c]);
+        awake::others();
         to_query
             .par_chunks_exact_mut(n * width)
             .zip(to_key.par_chunks_exact_mut(m * width))
@@ -349,7 +350,8 @@ impl FlexOperation<4> for Attention {
                     let (sample, head) = (index / self.heads, index % self.heads);
                     let gradient = part(gradient, sample, head, [n, c, width]);
                     let outputs = [to_query, to_key, to_value];
-                    self.head(inputs, index).gradients(gradient, outputs, room);
+                    let head = self.head(inputs, index);
+                    awake::at_work(|| head.gradients(gradient, outputs, room));
                 },
             );
         [

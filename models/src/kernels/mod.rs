@@ -12,6 +12,7 @@
 mod activation;
 mod adamw;
 mod attention;
+mod awake;
 mod conv3x3;
 #[cfg_attr(not(feature = "cuda"), path = "no_cuda.rs")]
 mod cuda;
@@ -31,6 +32,7 @@ mod vector;
 pub use activation::activate;
 pub use adamw::{AdamWUpdate, WithMoments};
 pub use attention::attention;
+pub use awake::leading;
 pub(crate) use conv3x3::laid_out;
 pub use conv3x3::{conv3x3, conv3x3_onto};
 pub use embedding::embedding;

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
+use super::awake;
+
 /// Into how many parts a sum over samples is split: as many threads can take part in it.
 const PARTS: usize = 8;
 
@@ -42,7 +44,10 @@ pub(super) fn write_pieces(
 ) -> Vec<f32> {
     made_of(pieces(count, size).collect(), |parts| match parts.len() {
         1 => parts.into_iter().for_each(|part| part.fill(&write)),
-        _ => parts.into_par_iter().for_each(|part| part.fill(&write)),
+        _ => {
+            awake::others();
+            parts.into_par_iter().for_each(|part| part.fill(&write));
+        }
     })
 }
 
@@ -57,7 +62,10 @@ pub(super) fn write_parts<R>(
         let fill = |room: &mut R, part: Part| part.fill(|index, blank| write(room, index, blank));
         match parts.len() {
             1 => parts.into_iter().for_each(|part| fill(&mut room(), part)),
-            _ => parts.into_iter().par_bridge().for_each_init(&room, fill),
+            _ => {
+                awake::others();
+                parts.into_iter().par_bridge().for_each_init(&room, fill);
+            }
         }
     })
 }
@@ -124,7 +132,7 @@ impl Part<'_> {
     fn fill(self, write: impl for<'a> FnOnce(usize, Blank<'a>) -> &'a mut [f32]) {
         let Self { index, numbers, filled } = self;
         let place = numbers.as_ptr_range();
-        let written = write(index, Blank(numbers)).as_ptr_range();
+        let written = awake::at_work(|| write(index, Blank(numbers)).as_ptr_range());
         let same = written.start == place.start.cast() && written.end == place.end.cast();
         assert!(same, "what was written is the part itself");
         filled.fetch_add(numbers.len(), Ordering::Relaxed);
