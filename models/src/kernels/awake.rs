@@ -16,7 +16,7 @@ use rayon::Yield;
 const PATIENCE: Duration = Duration::from_micros(200);
 
 thread_local! {
-    /// On a thread that leads: how many others are awake for it.
+    /// On a thread that leads: how many threads have not yet done what [`others`] asked of them last.
     static LED: RefCell<Option<Arc<AtomicUsize>>> = const { RefCell::new(None) };
     /// Whether this thread is at a part of an operation: what it would wait for may be done before.
     static AT_WORK: Cell<bool> = const { Cell::new(false) };
@@ -35,18 +35,19 @@ pub fn leading<T>(work: impl FnOnce() -> T) -> T {
 pub(super) fn others() {
     let Some(awake) = LED.with_borrow(Option::clone) else { return };
     let Some(leader) = rayon::current_thread_index() else { return };
-    let others = rayon::current_num_threads() - 1;
-    // A thread that waited twice at once would never be done: all come anew when none is left.
-    if awake.compare_exchange(0, others, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+    let threads = rayon::current_num_threads();
+    // All are asked anew when all are done, this thread among them, which is when it waits for another: so that
+    // none waits twice at once, and what is asked of a thread that never waits does not pile up.
+    if threads == 1
+        || awake.compare_exchange(0, threads, Ordering::Relaxed, Ordering::Relaxed).is_err()
+    {
         return;
     }
     rayon::spawn_broadcast(move |thread| {
-        if thread.index() != leader {
-            if !AT_WORK.get() {
-                wait();
-            }
-            awake.fetch_sub(1, Ordering::Relaxed);
+        if thread.index() != leader && !AT_WORK.get() {
+            wait();
         }
+        awake.fetch_sub(1, Ordering::Relaxed);
     });
 }
 
