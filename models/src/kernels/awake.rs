@@ -17,29 +17,29 @@ const PATIENCE: Duration = Duration::from_micros(200);
 
 thread_local! {
     /// On a thread that leads: how many threads have not yet done what [`others`] asked of them last.
-    static LED: RefCell<Option<Arc<AtomicUsize>>> = const { RefCell::new(None) };
+    static ASKED: RefCell<Option<Arc<AtomicUsize>>> = const { RefCell::new(None) };
     /// Whether this thread is at a part of an operation: what it would wait for may be done before.
     static AT_WORK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work` on a thread of a pool, whose other threads wait awake between the operations of `work`. A fifth
-/// to a quarter of a small model's update is saved so.
+/// Runs `work` on a thread of a pool, whose other threads wait awake between the operations of `work`. A tenth
+/// to a quarter of a small model's update is saved so. Elsewhere it changes nothing.
 pub fn leading<T>(work: impl FnOnce() -> T) -> T {
-    let before = LED.replace(Some(Arc::default()));
+    let before = ASKED.replace(Some(Arc::default()));
     let result = work();
-    LED.set(before);
+    ASKED.set(before);
     result
 }
 
 /// Has the others awake, where this thread leads, for an operation that begins and for those that follow it.
 pub(super) fn others() {
-    let Some(awake) = LED.with_borrow(Option::clone) else { return };
+    let Some(asked) = ASKED.with_borrow(Option::clone) else { return };
     let Some(leader) = rayon::current_thread_index() else { return };
     let threads = rayon::current_num_threads();
     // All are asked anew when all are done, this thread among them, which is when it waits for another: so that
     // none waits twice at once, and what is asked of a thread that never waits does not pile up.
     if threads == 1
-        || awake.compare_exchange(0, threads, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        || asked.compare_exchange(0, threads, Ordering::Relaxed, Ordering::Relaxed).is_err()
     {
         return;
     }
@@ -47,7 +47,7 @@ pub(super) fn others() {
         if thread.index() != leader && !AT_WORK.get() {
             wait();
         }
-        awake.fetch_sub(1, Ordering::Relaxed);
+        asked.fetch_sub(1, Ordering::Relaxed);
     });
 }
 
@@ -79,7 +79,7 @@ mod tests {
     fn operations_within_operations_end_and_all_threads_are_let_go() {
         for threads in [1, 2, 5] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let (sum, awake): (f32, _) = pool.install(|| {
+            let (sum, asked): (f32, _) = pool.install(|| {
                 leading(|| {
                     let ones = |count| {
                         write_pieces(count, 3, |_, piece| {
@@ -94,14 +94,14 @@ mod tests {
                         })
                     };
                     let sum = (0..200).flat_map(nested).sum();
-                    (sum, LED.with_borrow(Option::clone).unwrap())
+                    (sum, ASKED.with_borrow(Option::clone).unwrap())
                 })
             });
             assert_eq!(sum, 200.0 * 40.0);
-            while awake.load(Ordering::Relaxed) > 0 {
+            while asked.load(Ordering::Relaxed) > 0 {
                 std::thread::yield_now();
             }
-            pool.install(|| assert!(LED.with_borrow(Option::is_none)));
+            pool.install(|| assert!(ASKED.with_borrow(Option::is_none)));
         }
     }
 }

@@ -7,7 +7,7 @@ use super::flex::{self, FlexOperation};
 /// The rows of a table at the ids.
 ///
 /// burn-flex's backward pass writes a gradient of the whole table twice, on one thread, however few the
-/// ids are: with BERT's 30,522 words a twentieth of an update.
+/// ids are: with BERT's 30,522 words a twentieth of a forward and backward pass.
 ///
 /// # Shapes
 /// - ids: `[batch, tokens]`

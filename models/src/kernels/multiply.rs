@@ -143,7 +143,7 @@ fn shares(rows: usize) -> impl Iterator<Item = Range<usize>> {
     let mut first = 0;
     iter::from_fn(move || {
         let tiles = (rows - first).div_ceil(product::TILE);
-        let some = (tiles / (2 * threads)).clamp(1, ROWS / product::TILE);
+        let some = tiles.div_ceil(threads).min(ROWS / product::TILE);
         let share = first..(first + some * product::TILE).min(rows);
         first = share.end;
         (!share.is_empty()).then_some(share)

@@ -202,11 +202,24 @@ pub(super) fn multiply_rows(
     right: &Packed,
     room: &mut Vec<f32>,
 ) {
+    for_each_block(start, left, right, room, |start, left, columns, depth| {
+        multiply(output, stride, start, left, right, columns, depth);
+    });
+}
+
+/// Calls `multiply` for each block of columns and, in order, of the depth.
+fn for_each_block<'a>(
+    start: Start<'a>,
+    left: Matrix<'_>,
+    right: &Packed,
+    room: &mut Vec<f32>,
+    mut multiply: impl FnMut(Start<'a>, &Rows<'_>, Range<usize>, Range<usize>),
+) {
     for columns in right.column_blocks() {
         for depth in blocks(right.depth) {
             let start = if depth.start == 0 { start } else { Start::Output };
             let left = left.rows_of_block(depth.clone(), room);
-            multiply(output, stride, start, &left, right, columns.clone(), depth);
+            multiply(start, &left, columns.clone(), depth);
         }
     }
 }
@@ -225,18 +238,13 @@ pub(super) fn write_rows<'a>(
     match start {
         Start::Zero => {}
         Start::Row(row) => assert_eq!(row.len(), stride, "a number a column"),
-        Start::Output => panic!("there is nothing to add to"),
+        Start::Output => unreachable!("there is nothing to add to"),
     }
     let write = |output: *mut f32| {
-        for columns in right.column_blocks() {
-            for depth in blocks(right.depth) {
-                let start = if depth.start == 0 { start } else { Start::Output };
-                let left = &left.rows_of_block(depth.clone(), room);
-                let columns = columns.clone();
-                let product = Product { output, stride, start, left, right, columns, depth };
-                Arch::new().dispatch(product);
-            }
-        }
+        for_each_block(start, left, right, room, |start, left, columns, depth| {
+            assert!(left.have(depth.len()), "rows are as long as the depth");
+            Arch::new().dispatch(Product { output, stride, start, left, right, columns, depth });
+        });
     };
     // SAFETY: a product's first block of the depth, which there is, writes all its columns in each row; the
     // blocks of columns are all there are.
@@ -373,8 +381,8 @@ impl<S: Simd> Tile<'_, S> {
         start: Start<'_>,
     ) {
         let (simd, lanes) = (self.simd, S::F32_LANES);
-        // That the rows are long enough is asserted of all of them by `multiply`; here it would take a
-        // twentieth of a shallow product.
+        // That the rows are long enough is asserted of all of them where the product was made; here it would
+        // take a twentieth of a shallow product.
         assert!(self.panel.len() == self.depth * V * lanes && rows.len() == M);
         let pointers: [*const f32; M] = std::array::from_fn(|i| rows[i].as_ptr());
         let lines: [*mut f32; M] = std::array::from_fn(|i| output.wrapping_add(i * stride));
@@ -401,7 +409,7 @@ impl<S: Simd> Tile<'_, S> {
             panel = panel.wrapping_add(V * lanes);
             for i in 0..M {
                 // SAFETY: each row has a number at every multiple of `step` below `depth` of them, as
-                // asserted in `multiply`.
+                // asserted where the product was made.
                 let left = simd.splat_f32s(unsafe { *pointers[i].add(at) });
                 for v in 0..V {
                     sums[i][v] = simd.mul_add_e_f32s(left, right[v], sums[i][v]);
