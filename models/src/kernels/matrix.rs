@@ -67,6 +67,9 @@ impl<'a> Matrix<'a> {
             // Whole panels of vectors of 256 and of 512 bits.
             (_, 1, 16) => self.copy_lines(first, 16, width, into),
             (_, 1, 48) => self.copy_lines(first, 48, width, into),
+            // Tiles of as many rows as there have.
+            (_, 1, 6) => self.copy_lines(first, 6, width, into),
+            (_, 1, 8) => self.copy_lines(first, 8, width, into),
             (_, 1, _) => self.copy_lines(first, count, width, into),
             (1, ..) => self.copy_squares(columns, width, into),
             _ => self.copy_part(0..self.rows, columns, width, into),
@@ -84,13 +87,13 @@ impl<'a> Matrix<'a> {
     }
 
     /// [`Self::copy_columns`] where the rows lie side by side: by squares, whose sides are lines of the
-    /// cache.
+    /// cache, some columns from end to end.
     #[inline(always)]
     fn copy_squares(self, columns: Range<usize>, width: usize, into: &mut [f32]) {
         const SIDE: usize = 16;
         let (rows, count) = (self.rows / SIDE * SIDE, columns.len() / SIDE * SIDE);
-        for k in (0..rows).step_by(SIDE) {
-            for j in (0..count).step_by(SIDE) {
+        for j in (0..count).step_by(SIDE) {
+            for k in (0..rows).step_by(SIDE) {
                 let mut square = [[0.0; SIDE]; SIDE];
                 for (i, column) in square.iter_mut().enumerate() {
                     let start = (columns.start + j + i) * self.column_stride + k;
@@ -147,25 +150,43 @@ impl<'a> Matrix<'a> {
         self.column_stride == 1 && !self.row_stride.is_multiple_of(ALIASED)
     }
 
-    /// A range of the columns as a slice a row: where the rows lie, or copied into `room`.
-    pub(super) fn rows_of_block<'b>(self, columns: Range<usize>, room: &'b mut Vec<f32>) -> Rows<'b>
+    /// A range of the columns as a slice a row: where the rows lie, or copied into `room`. Of columns that
+    /// are slices the numbers of `tile` rows lie side by side there, so that what reads that many rows at a
+    /// time finds them in few lines of the cache.
+    pub(super) fn rows_of_block<'b>(
+        self,
+        columns: Range<usize>,
+        tile: usize,
+        room: &'b mut Vec<f32>,
+    ) -> Rows<'b>
     where
         'a: 'b,
     {
+        /// Numbers of each row that are copied at a time, so that lines of the cache are read once.
+        const TOGETHER: usize = 16;
         let (rows, width) = (self.rows, columns.len());
         if self.lies_in_rows() {
             let starts = (0..rows).map(|row| row * self.row_stride + columns.start);
             let slices = starts.map(|start| &self.values[start..start + width]).collect();
             return Rows { slices, step: 1 };
         }
-        room.resize(rows * width, 0.0);
-        if self.row_stride == 1 {
-            // Columns that are slices stay so: much less work than to put them across.
-            self.transpose().narrow(columns).copy_columns(0..rows, rows, room);
-            return Rows { slices: (0..rows).map(|row| &room[row..]).collect(), step: rows };
+        if self.row_stride != 1 {
+            room.resize(rows * width, 0.0);
+            self.copy_columns(columns, width, room);
+            return Rows { slices: room.chunks_exact(width).collect(), step: 1 };
         }
-        self.copy_columns(columns, width, room);
-        Rows { slices: room.chunks_exact(width).collect(), step: 1 }
+        room.resize(rows.next_multiple_of(tile) * width, 0.0);
+        let across = self.transpose().narrow(columns);
+        for first in (0..width).step_by(TOGETHER) {
+            let across = across.narrow(first..(first + TOGETHER).min(width));
+            for (index, room) in room.chunks_exact_mut(tile * width).enumerate() {
+                let row = index * tile;
+                let rows = row..(row + tile).min(rows);
+                across.copy_columns(rows, tile, &mut room[first * tile..]);
+            }
+        }
+        let row = |row: usize| &room[row / tile * tile * width + row % tile..];
+        Rows { slices: (0..rows).map(row).collect(), step: tile }
     }
 
     pub(super) fn transpose(self) -> Self {
@@ -284,10 +305,29 @@ mod tests {
         let numbers: Vec<f32> = (0..5 * 2 * ALIASED).map(|i| i as f32).collect();
         let matrix = Matrix::new(&numbers, 5, 2 * ALIASED);
         let mut room = Vec::new();
-        let rows = matrix.rows_of_block(7..300, &mut room);
+        let rows = matrix.rows_of_block(7..300, 4, &mut room);
         assert_eq!(rows.step, 1);
         for (row, found) in rows.slices.into_iter().enumerate() {
             assert_eq!(found, &numbers[row * 2 * ALIASED + 7..row * 2 * ALIASED + 300]);
+        }
+    }
+
+    #[test]
+    fn columns_that_are_slices_are_copied_by_tiles_of_rows() {
+        let (columns, stride) = (70, 21);
+        let numbers: Vec<f32> = (0..columns * stride).map(|i| i as f32).collect();
+        for (rows, tile) in [(1, 8), (8, 8), (21, 8), (21, 6), (17, 4)] {
+            let matrix = Matrix::within(&numbers, columns, rows, stride).transpose();
+            // What was there before must not matter.
+            let mut room = vec![-1.0; 4000];
+            let found = matrix.rows_of_block(3..61, tile, &mut room);
+            assert!(found.have(58) && found.slices.len() == rows);
+            for (row, slice) in found.slices.iter().enumerate() {
+                for column in 0..58 {
+                    let expected = numbers[(3 + column) * stride + row];
+                    assert_eq!(slice[column * found.step], expected);
+                }
+            }
         }
     }
 

@@ -19,7 +19,7 @@ pub(super) const FEW_ROWS: usize = 4;
 
 /// Rows up to which each thread packs some columns and multiplies them at once by all rows: the packed
 /// matrix never exists as a whole.
-const STRIPED_ROWS: usize = 2 * ROWS;
+const STRIPED_ROWS: usize = 192;
 
 /// Numbers of a right factor that are packed at once there, about: they stay in the second-level cache.
 const STRIPE: usize = 1 << 15;

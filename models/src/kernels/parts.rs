@@ -1,7 +1,7 @@
 //! Work divided among threads, so that its results do not depend on their number.
 
 use std::mem::MaybeUninit;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::slice;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -141,9 +141,18 @@ impl Part<'_> {
 
 /// A vector of parts of these lengths, each of which `fill_all` fills.
 fn made_of(lengths: Vec<usize>, fill_all: impl FnOnce(Vec<Part>)) -> Vec<f32> {
+    let values = Vec::with_capacity(lengths.iter().sum());
+    filled_up(values, lengths, fill_all)
+}
+
+/// The vector with parts of these lengths after what it holds, for which it has room.
+fn filled_up(
+    mut values: Vec<f32>,
+    lengths: Vec<usize>,
+    fill_all: impl FnOnce(Vec<Part>),
+) -> Vec<f32> {
     let total = lengths.iter().sum();
     let filled = AtomicUsize::new(0);
-    let mut values: Vec<f32> = Vec::with_capacity(total);
     let mut rest = &mut values.spare_capacity_mut()[..total];
     let mut parts = Vec::with_capacity(lengths.len());
     for (index, length) in lengths.into_iter().enumerate() {
@@ -153,10 +162,51 @@ fn made_of(lengths: Vec<usize>, fill_all: impl FnOnce(Vec<Part>)) -> Vec<f32> {
     }
     fill_all(parts);
     assert_eq!(filled.into_inner(), total, "every part was filled");
-    // SAFETY: the parts make up the first `total` numbers of the capacity, and each was filled, as their
-    // lengths say.
-    unsafe { values.set_len(total) };
+    // SAFETY: the parts make up `total` numbers of the capacity after those that were there, and each was
+    // filled, as their lengths say.
+    unsafe { values.set_len(values.len() + total) };
     values
+}
+
+/// Numbers the first of which begins a line of the cache: vectors of 512 bits that lie across two lines
+/// take two reads each.
+pub(super) struct Lines {
+    values: Vec<f32>,
+    first: usize,
+}
+
+impl Lines {
+    /// The same as [`write_pieces`] makes, on this thread alone if so wished.
+    pub(super) fn of_pieces(
+        count: usize,
+        size: usize,
+        on_all_threads: bool,
+        write: impl for<'a> Fn(usize, Blank<'a>) -> &'a mut [f32] + Send + Sync,
+    ) -> Self {
+        const LINE: usize = 64;
+        const NUMBERS: usize = LINE / size_of::<f32>();
+        let mut values: Vec<f32> = Vec::with_capacity(count + NUMBERS);
+        let first = values.as_ptr().align_offset(LINE).min(NUMBERS);
+        values.resize(first, 0.0);
+        let lengths = pieces(count, size).collect();
+        let values = filled_up(values, lengths, |parts| {
+            if on_all_threads && parts.len() > 1 {
+                awake::others();
+                parts.into_par_iter().for_each(|part| part.fill(&write));
+            } else {
+                parts.into_iter().for_each(|part| part.fill(&write));
+            }
+        });
+        Self { values, first }
+    }
+}
+
+impl Deref for Lines {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values[self.first..]
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! After Goto and van de Geijn (2008): the right factor lies in panels as wide as a tile, so that a
 //! tile's innermost loop reads it in order; a tile of the output stays in registers over a block of
 //! the depth. The left factor is given row by row, wherever the rows lie: those of a matrix, by rows or
-//! by columns, or the pixels that a convolution reads.
+//! by columns, copied tile by tile, or the pixels that a convolution reads.
 //!
 //! Each number of the output is summed over the depth in one order, whatever the number of rows,
 //! their place and the number of threads.
@@ -15,18 +15,14 @@ use std::slice;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::matrix::{Matrix, Rows};
-use super::parts::{Blank, write_pieces};
+use super::parts::{Blank, Lines};
 
-/// The longest block of the depth: one of a panel stays in the first-level cache (20 KiB with vectors of
-/// 256 bits) or close to it (60 KiB with those of 512) while the tiles of a block of rows pass over it.
-pub(super) const DEPTH: usize = 320;
+/// The longest block of the depth: a tile's part of the left factor (at most 12 KiB) stays in the
+/// first-level cache while it meets the panels of a block of columns.
+pub(super) const DEPTH: usize = 384;
 
-/// Rows whose tiles follow each other with the same part of a panel: their part of the left factor
-/// (120 KiB) stays in the second-level cache.
-pub(super) const ROWS: usize = 96;
-
-/// Columns of a block of the output.
-const COLUMNS: usize = 960;
+/// Rows of a share: a block of columns comes once for all of them from beyond the second-level cache.
+pub(super) const ROWS: usize = 240;
 
 /// Shares of rows are multiples of this, so that few tiles have fewer rows than they could: a tile has
 /// 6 rows where there are 16 registers, 8 where there are 32.
@@ -46,11 +42,16 @@ const PARALLEL: usize = 1 << 15;
 /// A matrix laid out as the right factor: panels of [`Packed::width`] columns (the last one as many
 /// vectors wide as it needs), each row by row, zeros beyond the last column.
 pub(super) struct Packed {
-    values: Vec<f32>,
+    values: Lines,
     depth: usize,
     columns: usize,
     lanes: usize,
     width: usize,
+}
+
+/// Rows of a tile on this machine.
+fn tile_height() -> usize {
+    if Arch::new().dispatch(Registers).1 == 3 { 8 } else { 6 }
 }
 
 /// Columns of a panel on this machine.
@@ -90,7 +91,7 @@ impl Packed {
     pub(super) fn of(
         depth: usize,
         columns: usize,
-        fill: impl Fn(Range<usize>, usize, &mut [f32]) + Sync,
+        fill: impl Fn(Range<usize>, usize, &mut [f32]) + Send + Sync,
     ) -> Self {
         Self::with_threads(depth, columns, depth * columns >= PARALLEL, fill)
     }
@@ -99,27 +100,16 @@ impl Packed {
         depth: usize,
         columns: usize,
         on_all_threads: bool,
-        fill: impl Fn(Range<usize>, usize, &mut [f32]) + Sync,
+        fill: impl Fn(Range<usize>, usize, &mut [f32]) + Send + Sync,
     ) -> Self {
         let (lanes, vectors) = Arch::new().dispatch(Registers);
         let width = lanes * vectors;
-        let pack = |panel: usize, values: &mut [f32]| {
-            let first = panel * width;
-            fill(first..(first + width).min(columns), values.len() / depth, values);
-        };
         let count = depth * columns.next_multiple_of(lanes);
-        let values = if on_all_threads {
-            write_pieces(count, depth * width, |panel, values| {
-                let values = values.zeros();
-                pack(panel, values);
-                values
-            })
-        } else {
-            let mut values = vec![0.0; count];
-            let panels = values.chunks_mut(depth * width).enumerate();
-            panels.for_each(|(panel, values)| pack(panel, values));
+        let values = Lines::of_pieces(count, depth * width, on_all_threads, |panel, values| {
+            let (first, values) = (panel * width, values.zeros());
+            fill(first..(first + width).min(columns), values.len() / depth, values);
             values
-        };
+        });
         Self { values, depth, columns, lanes, width }
     }
 
@@ -128,11 +118,11 @@ impl Packed {
         self.columns
     }
 
-    /// Blocks of columns, whole panels each: a block of the output stays in the second-level cache
-    /// while the blocks of the depth add to it.
-    fn column_blocks(&self) -> impl Iterator<Item = Range<usize>> {
-        let size = COLUMNS / self.width * self.width;
-        (0..self.columns).step_by(size).map(move |first| first..(first + size).min(self.columns))
+    /// Blocks of some columns, ten panels each: at most 720 KiB, or 240 KiB with vectors of 256 bits, that
+    /// stay in the second-level cache while all tiles of rows meet them.
+    fn column_blocks(&self, columns: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let size = 10 * self.width;
+        columns.clone().step_by(size).map(move |first| first..(first + size).min(columns.end))
     }
 
     /// Of each panel in a block of columns: its columns, and its numbers at a range of the depth.
@@ -202,25 +192,23 @@ pub(super) fn multiply_rows(
     right: &Packed,
     room: &mut Vec<f32>,
 ) {
-    for_each_block(start, left, right, room, |start, left, columns, depth| {
-        multiply(output, stride, start, left, right, columns, depth);
+    for_each_block(start, left, right, room, |start, left, depth| {
+        multiply(output, stride, start, left, right, 0..right.columns, depth);
     });
 }
 
-/// Calls `multiply` for each block of columns and, in order, of the depth.
+/// Calls `multiply` for each block of the depth, in order.
 fn for_each_block<'a>(
     start: Start<'a>,
     left: Matrix<'_>,
     right: &Packed,
     room: &mut Vec<f32>,
-    mut multiply: impl FnMut(Start<'a>, &Rows<'_>, Range<usize>, Range<usize>),
+    mut multiply: impl FnMut(Start<'a>, &Rows<'_>, Range<usize>),
 ) {
-    for columns in right.column_blocks() {
-        for depth in blocks(right.depth) {
-            let start = if depth.start == 0 { start } else { Start::Output };
-            let left = left.rows_of_block(depth.clone(), room);
-            multiply(start, &left, columns.clone(), depth);
-        }
+    for depth in blocks(right.depth) {
+        let start = if depth.start == 0 { start } else { Start::Output };
+        let left = left.rows_of_block(depth.clone(), tile_height(), room);
+        multiply(start, &left, depth);
     }
 }
 
@@ -241,13 +229,13 @@ pub(super) fn write_rows<'a>(
         Start::Output => unreachable!("there is nothing to add to"),
     }
     let write = |output: *mut f32| {
-        for_each_block(start, left, right, room, |start, left, columns, depth| {
+        for_each_block(start, left, right, room, |start, left, depth| {
+            let columns = 0..stride;
             assert!(left.have(depth.len()), "rows are as long as the depth");
             Arch::new().dispatch(Product { output, stride, start, left, right, columns, depth });
         });
     };
-    // SAFETY: a product's first block of the depth, which there is, writes all its columns in each row; the
-    // blocks of columns are all there are.
+    // SAFETY: a product's first block of the depth, which there is, writes all columns in each row.
     unsafe { output.written_by(write) }
 }
 
@@ -279,33 +267,45 @@ impl WithSimd for Product<'_> {
 impl Product<'_> {
     #[inline(always)]
     fn run<S: Simd, const M: usize>(self, simd: S) {
-        let Self { output, stride, start, left, right, columns, depth } = self;
-        for (columns, panel) in right.panels(columns, depth.clone()) {
-            let (depth, step, count) = (depth.len(), left.step, columns.len());
-            let tile = Tile { simd, depth, step, panel, stride, count };
-            let start = match start {
-                Start::Row(row) => Start::Row(&row[columns.clone()]),
-                start => start,
-            };
-            let mut at = columns.start;
-            let mut rows = &left.slices[..];
+        for columns in self.right.column_blocks(self.columns.clone()) {
+            let (mut rows, mut output) = (&self.left.slices[..], self.output);
             while rows.len() >= M {
-                tile.wide::<M>(output.wrapping_add(at), &rows[..M], start);
+                self.tiles::<S, M>(simd, output, &rows[..M], columns.clone());
                 rows = &rows[M..];
-                at += M * stride;
+                output = output.wrapping_add(M * self.stride);
             }
-            let output = output.wrapping_add(at);
             match rows.len() {
                 0 => {}
-                1 => tile.wide::<1>(output, rows, start),
-                2 => tile.wide::<2>(output, rows, start),
-                3 => tile.wide::<3>(output, rows, start),
-                4 => tile.wide::<4>(output, rows, start),
-                5 => tile.wide::<5>(output, rows, start),
-                6 if M > 6 => tile.wide::<6>(output, rows, start),
-                _ if M > 6 => tile.wide::<7>(output, rows, start),
+                1 => self.tiles::<S, 1>(simd, output, rows, columns),
+                2 => self.tiles::<S, 2>(simd, output, rows, columns),
+                3 => self.tiles::<S, 3>(simd, output, rows, columns),
+                4 => self.tiles::<S, 4>(simd, output, rows, columns),
+                5 => self.tiles::<S, 5>(simd, output, rows, columns),
+                6 if M > 6 => self.tiles::<S, 6>(simd, output, rows, columns),
+                _ if M > 6 => self.tiles::<S, 7>(simd, output, rows, columns),
                 _ => unreachable!("fewer rows are left than a tile has"),
             }
+        }
+    }
+
+    /// The tiles of `M` rows over a block of columns; the first row begins at `output`.
+    #[inline(always)]
+    fn tiles<S: Simd, const M: usize>(
+        &self,
+        simd: S,
+        output: *mut f32,
+        rows: &[&[f32]],
+        columns: Range<usize>,
+    ) {
+        for (columns, panel) in self.right.panels(columns, self.depth.clone()) {
+            let (depth, step, count) = (self.depth.len(), self.left.step, columns.len());
+            let tile = Tile { simd, depth, step, panel, stride: self.stride, count };
+            let output = output.wrapping_add(columns.start);
+            let start = match self.start {
+                Start::Row(row) => Start::Row(&row[columns]),
+                start => start,
+            };
+            tile.wide::<M>(output, rows, start);
         }
     }
 }
@@ -394,11 +394,14 @@ impl<S: Simd> Tile<'_, S> {
                 from.add(v * lanes).cast::<S::f32s>().read_unaligned()
             })
         };
-        let mut sums: [[S::f32s; V]; M] = match start {
-            Start::Zero => [[simd.splat_f32s(0.0); V]; M],
-            Start::Row(row) => [load(row[..V * lanes].as_ptr()); M],
-            Start::Output => lines.map(|line| load(line)),
-        };
+        if let Start::Output = start {
+            for line in lines {
+                for v in 0..V {
+                    prefetch(line.wrapping_add(v * lanes));
+                }
+            }
+        }
+        let mut sums = [[simd.splat_f32s(0.0); V]; M];
         let mut panel = self.panel.as_ptr();
         let mut at = 0;
         for _ in 0..self.depth {
@@ -416,6 +419,26 @@ impl<S: Simd> Tile<'_, S> {
                 }
             }
             at += self.step;
+        }
+        // To begin with what the output holds would wait for it.
+        match start {
+            Start::Zero => {}
+            Start::Row(row) => {
+                let row = load(row[..V * lanes].as_ptr());
+                for sums in &mut sums {
+                    for v in 0..V {
+                        sums[v] = simd.add_f32s(row[v], sums[v]);
+                    }
+                }
+            }
+            Start::Output => {
+                for i in 0..M {
+                    let line = load(lines[i]);
+                    for v in 0..V {
+                        sums[i][v] = simd.add_f32s(line[v], sums[i][v]);
+                    }
+                }
+            }
         }
         for (line, sums) in lines.into_iter().zip(sums) {
             for (v, sum) in sums.into_iter().enumerate() {
