@@ -49,27 +49,26 @@ pub(super) struct Packed {
     width: usize,
 }
 
-/// Rows of a tile on this machine.
-fn tile_height() -> usize {
-    if Arch::new().dispatch(Registers).1 == 3 { 8 } else { 6 }
+/// Rows and vectors of a tile: its sums, a row of a panel and a number of the left factor fill the registers.
+const fn tile(registers: usize) -> (usize, usize) {
+    if registers >= 32 { (8, 3) } else { (6, 2) }
+}
+
+/// Numbers of a vector, rows and vectors of a tile on this machine.
+struct Registers;
+
+impl WithSimd for Registers {
+    type Output = (usize, (usize, usize));
+
+    fn with_simd<S: Simd>(self, _: S) -> Self::Output {
+        (S::F32_LANES, tile(S::REGISTER_COUNT))
+    }
 }
 
 /// Columns of a panel on this machine.
 pub(super) fn panel_width() -> usize {
-    let (lanes, vectors) = Arch::new().dispatch(Registers);
+    let (lanes, (_, vectors)) = Arch::new().dispatch(Registers);
     lanes * vectors
-}
-
-/// The vectors and registers of this machine.
-struct Registers;
-
-impl WithSimd for Registers {
-    type Output = (usize, usize);
-
-    fn with_simd<S: Simd>(self, _: S) -> (usize, usize) {
-        let vectors = if S::REGISTER_COUNT >= 32 { 3 } else { 2 };
-        (S::F32_LANES, vectors)
-    }
 }
 
 impl Packed {
@@ -102,7 +101,7 @@ impl Packed {
         on_all_threads: bool,
         fill: impl Fn(Range<usize>, usize, &mut [f32]) + Send + Sync,
     ) -> Self {
-        let (lanes, vectors) = Arch::new().dispatch(Registers);
+        let (lanes, (_, vectors)) = Arch::new().dispatch(Registers);
         let width = lanes * vectors;
         let count = depth * columns.next_multiple_of(lanes);
         let values = Lines::of_pieces(count, depth * width, on_all_threads, |panel, values| {
@@ -120,9 +119,9 @@ impl Packed {
 
     /// Blocks of some columns, ten panels each: at most 720 KiB, or 240 KiB with vectors of 256 bits, that
     /// stay in the second-level cache while all tiles of rows meet them.
-    fn column_blocks(&self, columns: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    fn column_blocks(&self) -> impl Iterator<Item = Range<usize>> {
         let size = 10 * self.width;
-        columns.clone().step_by(size).map(move |first| first..(first + size).min(columns.end))
+        (0..self.columns).step_by(size).map(move |first| first..(first + size).min(self.columns))
     }
 
     /// Of each panel in a block of columns: its columns, and its numbers at a range of the depth.
@@ -159,7 +158,7 @@ pub(super) enum Start<'a> {
     Output,
 }
 
-/// Writes some columns of `start + left * right` over a range of the right factor's rows, whose length
+/// Writes `start + left * right` over a range of the right factor's rows, whose length
 /// is at most some hundreds ([`blocks`]); `left` holds that part of each row, and the output's rows
 /// begin `stride` apart.
 pub(super) fn multiply(
@@ -168,11 +167,9 @@ pub(super) fn multiply(
     start: Start<'_>,
     left: &Rows<'_>,
     right: &Packed,
-    columns: Range<usize>,
     depth: Range<usize>,
 ) {
     assert!(depth.end <= right.depth && right.columns <= stride, "the factors fit");
-    assert!(columns.end <= right.columns, "the columns are the right factor's");
     assert!(left.have(depth.len()), "rows are as long as the depth");
     if let Start::Row(row) = start {
         assert_eq!(row.len(), right.columns, "a number a column");
@@ -180,7 +177,7 @@ pub(super) fn multiply(
     let Some(before) = left.slices.len().checked_sub(1) else { return };
     assert!(before * stride + right.columns <= output.len(), "the rows lie within the output");
     let output = output.as_mut_ptr();
-    Arch::new().dispatch(Product { output, stride, start, left, right, columns, depth });
+    Arch::new().dispatch(Product { output, stride, start, left, right, depth });
 }
 
 /// [`multiply`] for all columns and any depth; `room` is for parts of the left factor.
@@ -193,7 +190,7 @@ pub(super) fn multiply_rows(
     room: &mut Vec<f32>,
 ) {
     for_each_block(start, left, right, room, |start, left, depth| {
-        multiply(output, stride, start, left, right, 0..right.columns, depth);
+        multiply(output, stride, start, left, right, depth);
     });
 }
 
@@ -205,9 +202,10 @@ fn for_each_block<'a>(
     room: &mut Vec<f32>,
     mut multiply: impl FnMut(Start<'a>, &Rows<'_>, Range<usize>),
 ) {
+    let (_, (height, _)) = Arch::new().dispatch(Registers);
     for depth in blocks(right.depth) {
         let start = if depth.start == 0 { start } else { Start::Output };
-        let left = left.rows_of_block(depth.clone(), tile_height(), room);
+        let left = left.rows_of_block(depth.clone(), height, room);
         multiply(start, &left, depth);
     }
 }
@@ -230,9 +228,8 @@ pub(super) fn write_rows<'a>(
     }
     let write = |output: *mut f32| {
         for_each_block(start, left, right, room, |start, left, depth| {
-            let columns = 0..stride;
             assert!(left.have(depth.len()), "rows are as long as the depth");
-            Arch::new().dispatch(Product { output, stride, start, left, right, columns, depth });
+            Arch::new().dispatch(Product { output, stride, start, left, right, depth });
         });
     };
     // SAFETY: a product's first block of the depth, which there is, writes all columns in each row.
@@ -247,7 +244,6 @@ struct Product<'a> {
     start: Start<'a>,
     left: &'a Rows<'a>,
     right: &'a Packed,
-    columns: Range<usize>,
     depth: Range<usize>,
 }
 
@@ -256,10 +252,9 @@ impl WithSimd for Product<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        if S::REGISTER_COUNT >= 32 {
-            self.run::<S, 8>(simd);
-        } else {
-            self.run::<S, 6>(simd);
+        match tile(S::REGISTER_COUNT).0 {
+            8 => self.run::<S, 8>(simd),
+            _ => self.run::<S, 6>(simd),
         }
     }
 }
@@ -267,7 +262,7 @@ impl WithSimd for Product<'_> {
 impl Product<'_> {
     #[inline(always)]
     fn run<S: Simd, const M: usize>(self, simd: S) {
-        for columns in self.right.column_blocks(self.columns.clone()) {
+        for columns in self.right.column_blocks() {
             let (mut rows, mut output) = (&self.left.slices[..], self.output);
             while rows.len() >= M {
                 self.tiles::<S, M>(simd, output, &rows[..M], columns.clone());

@@ -203,8 +203,7 @@ impl Sizes {
                 }
                 let depth = kernel_row * run + part.start..kernel_row * run + part.end;
                 let start = if depth.start == 0 { Start::Row(bias) } else { Start::Output };
-                let columns = 0..self.channels_out;
-                product::multiply(output, self.channels_out, start, &rows, weight, columns, depth);
+                product::multiply(output, self.channels_out, start, &rows, weight, depth);
             }
         }
     }

@@ -199,9 +199,9 @@ fn convolve<'a>(
             let start = if depth.start == 0 { Start::Zero } else { Start::Output };
             rows.slices.clear();
             rows.slices.extend(input.chunks_exact(channels_in).map(|row| &row[depth.clone()]));
-            let (first, columns) = (place * channels_in, 0..channels_out);
+            let first = place * channels_in;
             let depth = first + depth.start..first + depth.end;
-            product::multiply(output, channels_out, start, &rows, factor, columns, depth);
+            product::multiply(output, channels_out, start, &rows, factor, depth);
         }
     }
 
