@@ -9,7 +9,8 @@ use super::flex::{self, FlexOperation};
 use super::geglu::{gate, gate_rows, geglu};
 use super::matrix::Matrix;
 use super::multiply::{self, FEW_ROWS, multiply};
-use super::product::{self, Packed};
+use super::packed::Packed;
+use super::product::{multiply_rows, write_rows};
 use super::vector::widest;
 use crate::layers::Activation;
 use crate::precision::is_mixed;
@@ -275,8 +276,8 @@ fn multiply_gated(left: Matrix<'_>, right: Matrix<'_>, bias: Option<&[f32]>) -> 
     let rooms = || [const { Vec::new() }; 2];
     multiply::by_rows(left, width, rooms, |[room, gated], left, output| {
         gated.resize(output.len(), 0.0);
-        let output = product::write_rows(output, multiply::start(bias), left, &values, room);
-        product::multiply_rows(gated, width, multiply::start(gate_bias), left, &gates, room);
+        let output = write_rows(output, multiply::start(bias), left, &values, room);
+        multiply_rows(gated, width, multiply::start(gate_bias), left, &gates, room);
         gate(output, gated);
         output
     })

@@ -67,7 +67,7 @@ impl<'a> Matrix<'a> {
             // Whole panels of vectors of 256 and of 512 bits.
             (_, 1, 16) => self.copy_lines(first, 16, width, into),
             (_, 1, 48) => self.copy_lines(first, 48, width, into),
-            // Tiles of as many rows as there have.
+            // Tiles of rows, as high as theirs.
             (_, 1, 6) => self.copy_lines(first, 6, width, into),
             (_, 1, 8) => self.copy_lines(first, 8, width, into),
             (_, 1, _) => self.copy_lines(first, count, width, into),

@@ -28,6 +28,7 @@ mod layer_norm;
 mod linear;
 mod matrix;
 mod multiply;
+mod packed;
 mod parts;
 mod product;
 mod vector;

@@ -7,8 +7,9 @@ use rayon::prelude::*;
 
 use super::dots;
 use super::matrix::{self, Matrix};
+use super::packed::{self, Packed};
 use super::parts::{Blank, write_parts, write_pieces};
-use super::product::{self, Packed, ROWS, Start};
+use super::product::{self, ROWS, Start};
 
 /// Rows up to which a matrix with contiguous columns is read where it lies, each column once for all rows.
 const DOT_ROWS: usize = 16;
@@ -86,7 +87,7 @@ fn by_columns(
     write: impl Fn(Matrix<'_>, Range<usize>, &mut [f32]) + Sync,
 ) -> Vec<f32> {
     let (rows, columns) = (left.rows(), right.columns());
-    let panel = product::panel_width();
+    let panel = packed::panel_width();
     let width = (at_once / right.rows() / panel).max(1) * panel;
     let stripe = |first: usize| {
         let stripe = first..(first + width).min(columns);

@@ -36,19 +36,28 @@ pub(super) fn pieces(count: usize, size: usize) -> impl Iterator<Item = usize> {
     (0..count).step_by(size.max(1)).map(move |start| size.min(count - start))
 }
 
-/// A vector made of [`pieces`], of which `write` gets the index and where the piece goes, on some thread: neighbours on the same one as far as possible, in whose cache they may still be.
+/// A vector made of [`pieces`], of which `write` gets the index and where the piece goes, on some thread:
+/// neighbours on the same one as far as possible, in whose cache they may still be.
 pub(super) fn write_pieces(
     count: usize,
     size: usize,
     write: impl for<'a> Fn(usize, Blank<'a>) -> &'a mut [f32] + Send + Sync,
 ) -> Vec<f32> {
-    made_of(pieces(count, size).collect(), |parts| match parts.len() {
-        1 => parts.into_iter().for_each(|part| part.fill(&write)),
-        _ => {
-            awake::others();
-            parts.into_par_iter().for_each(|part| part.fill(&write));
-        }
-    })
+    made_of(pieces(count, size).collect(), |parts| fill_pieces(parts, true, write))
+}
+
+/// Fills parts, neighbours on the same thread as far as possible, or all on this one.
+fn fill_pieces(
+    parts: Vec<Part>,
+    on_all_threads: bool,
+    write: impl for<'a> Fn(usize, Blank<'a>) -> &'a mut [f32] + Send + Sync,
+) {
+    if on_all_threads && parts.len() > 1 {
+        awake::others();
+        parts.into_par_iter().for_each(|part| part.fill(&write));
+    } else {
+        parts.into_iter().for_each(|part| part.fill(&write));
+    }
 }
 
 /// A vector made of parts of these lengths. `write` gets the index of each and where it goes, on whichever
@@ -189,14 +198,7 @@ impl Lines {
         let first = values.as_ptr().align_offset(LINE).min(NUMBERS);
         values.resize(first, 0.0);
         let lengths = pieces(count, size).collect();
-        let values = filled_up(values, lengths, |parts| {
-            if on_all_threads && parts.len() > 1 {
-                awake::others();
-                parts.into_par_iter().for_each(|part| part.fill(&write));
-            } else {
-                parts.into_iter().for_each(|part| part.fill(&write));
-            }
-        });
+        let values = filled_up(values, lengths, |parts| fill_pieces(parts, on_all_threads, write));
         Self { values, first }
     }
 }
@@ -212,6 +214,22 @@ impl Deref for Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_hold_their_pieces_and_begin_a_line_of_the_cache() {
+        for (count, size) in [(0, 3), (1, 3), (15, 5), (100, 7)] {
+            for on_all_threads in [false, true] {
+                let lines = Lines::of_pieces(count, size, on_all_threads, |index, piece| {
+                    let piece = piece.zeros();
+                    piece.fill(index as f32);
+                    piece
+                });
+                let expected: Vec<f32> = (0..count).map(|at| (at / size) as f32).collect();
+                assert_eq!(*lines, *expected);
+                assert_eq!(lines.as_ptr().addr() % 64, 0);
+            }
+        }
+    }
 
     #[test]
     fn parts_lie_one_after_the_other() {

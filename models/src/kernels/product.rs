@@ -15,10 +15,11 @@ use std::slice;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::matrix::{Matrix, Rows};
-use super::parts::{Blank, Lines};
+use super::packed::{Packed, tile, tile_height};
+use super::parts::Blank;
 
-/// The longest block of the depth: a tile's part of the left factor (at most 12 KiB) stays in the
-/// first-level cache while it meets the panels of a block of columns.
+/// The longest block of the depth: the longer, the seldomer the output is read and written again. A tile's
+/// part of the left factor, which each panel of a block of columns meets, is 12 KiB of it at most.
 pub(super) const DEPTH: usize = 384;
 
 /// Rows of a share: a block of columns comes once for all of them from beyond the second-level cache.
@@ -35,111 +36,6 @@ const AHEAD: usize = 16;
 /// Numbers of the largest tile: 8 rows of 3 vectors of 512 bits.
 const TILE_NUMBERS: usize = 8 * TILE_COLUMNS;
 const TILE_COLUMNS: usize = 48;
-
-/// Numbers of the right factor from which on packing is worth a second thread.
-const PARALLEL: usize = 1 << 15;
-
-/// A matrix laid out as the right factor: panels of [`Packed::width`] columns (the last one as many
-/// vectors wide as it needs), each row by row, zeros beyond the last column.
-pub(super) struct Packed {
-    values: Lines,
-    depth: usize,
-    columns: usize,
-    lanes: usize,
-    width: usize,
-}
-
-/// Rows and vectors of a tile: its sums, a row of a panel and a number of the left factor fill the registers.
-const fn tile(registers: usize) -> (usize, usize) {
-    if registers >= 32 { (8, 3) } else { (6, 2) }
-}
-
-/// Numbers of a vector, rows and vectors of a tile on this machine.
-struct Registers;
-
-impl WithSimd for Registers {
-    type Output = (usize, (usize, usize));
-
-    fn with_simd<S: Simd>(self, _: S) -> Self::Output {
-        (S::F32_LANES, tile(S::REGISTER_COUNT))
-    }
-}
-
-/// Columns of a panel on this machine.
-pub(super) fn panel_width() -> usize {
-    let (lanes, (_, vectors)) = Arch::new().dispatch(Registers);
-    lanes * vectors
-}
-
-impl Packed {
-    /// Packs a matrix of `[depth, columns]`.
-    pub(super) fn new(right: Matrix<'_>) -> Self {
-        Self::of(right.rows(), right.columns(), |columns, width, panel| {
-            right.copy_columns(columns, width, panel);
-        })
-    }
-
-    /// [`Self::new`] without the help of other threads.
-    pub(super) fn on_this_thread(right: Matrix<'_>) -> Self {
-        let fill = |columns, width, panel: &mut _| right.copy_columns(columns, width, panel);
-        Self::with_threads(right.rows(), right.columns(), false, fill)
-    }
-
-    /// The matrix of `[depth, columns]` of which `fill` writes a range of columns into a panel of
-    /// zeros, row by row, the rows `width` numbers apart.
-    pub(super) fn of(
-        depth: usize,
-        columns: usize,
-        fill: impl Fn(Range<usize>, usize, &mut [f32]) + Send + Sync,
-    ) -> Self {
-        Self::with_threads(depth, columns, depth * columns >= PARALLEL, fill)
-    }
-
-    fn with_threads(
-        depth: usize,
-        columns: usize,
-        on_all_threads: bool,
-        fill: impl Fn(Range<usize>, usize, &mut [f32]) + Send + Sync,
-    ) -> Self {
-        let (lanes, (_, vectors)) = Arch::new().dispatch(Registers);
-        let width = lanes * vectors;
-        let count = depth * columns.next_multiple_of(lanes);
-        let values = Lines::of_pieces(count, depth * width, on_all_threads, |panel, values| {
-            let (first, values) = (panel * width, values.zeros());
-            fill(first..(first + width).min(columns), values.len() / depth, values);
-            values
-        });
-        Self { values, depth, columns, lanes, width }
-    }
-
-    /// The number of columns.
-    pub(super) fn columns(&self) -> usize {
-        self.columns
-    }
-
-    /// Blocks of some columns, ten panels each: at most 720 KiB, or 240 KiB with vectors of 256 bits, that
-    /// stay in the second-level cache while all tiles of rows meet them.
-    fn column_blocks(&self) -> impl Iterator<Item = Range<usize>> {
-        let size = 10 * self.width;
-        (0..self.columns).step_by(size).map(move |first| first..(first + size).min(self.columns))
-    }
-
-    /// Of each panel in a block of columns: its columns, and its numbers at a range of the depth.
-    fn panels(
-        &self,
-        columns: Range<usize>,
-        depth: Range<usize>,
-    ) -> impl Iterator<Item = (Range<usize>, &[f32])> {
-        debug_assert!(columns.start.is_multiple_of(self.width), "blocks are whole panels");
-        columns.clone().step_by(self.width).map(move |first| {
-            let last = (first + self.width).min(columns.end);
-            let width = (last - first).next_multiple_of(self.lanes);
-            let start = first * self.depth;
-            let values = start + depth.start * width..start + depth.end * width;
-            (first..last, &self.values[values])
-        })
-    }
-}
 
 /// Equal blocks of a depth, each at most [`DEPTH`] long.
 pub(super) fn blocks(depth: usize) -> impl Iterator<Item = Range<usize>> {
@@ -169,13 +65,13 @@ pub(super) fn multiply(
     right: &Packed,
     depth: Range<usize>,
 ) {
-    assert!(depth.end <= right.depth && right.columns <= stride, "the factors fit");
+    assert!(depth.end <= right.depth() && right.columns() <= stride, "the factors fit");
     assert!(left.have(depth.len()), "rows are as long as the depth");
     if let Start::Row(row) = start {
-        assert_eq!(row.len(), right.columns, "a number a column");
+        assert_eq!(row.len(), right.columns(), "a number a column");
     }
     let Some(before) = left.slices.len().checked_sub(1) else { return };
-    assert!(before * stride + right.columns <= output.len(), "the rows lie within the output");
+    assert!(before * stride + right.columns() <= output.len(), "the rows lie within the output");
     let output = output.as_mut_ptr();
     Arch::new().dispatch(Product { output, stride, start, left, right, depth });
 }
@@ -202,10 +98,9 @@ fn for_each_block<'a>(
     room: &mut Vec<f32>,
     mut multiply: impl FnMut(Start<'a>, &Rows<'_>, Range<usize>),
 ) {
-    let (_, (height, _)) = Arch::new().dispatch(Registers);
-    for depth in blocks(right.depth) {
+    for depth in blocks(right.depth()) {
         let start = if depth.start == 0 { start } else { Start::Output };
-        let left = left.rows_of_block(depth.clone(), height, room);
+        let left = left.rows_of_block(depth.clone(), tile_height(), room);
         multiply(start, &left, depth);
     }
 }
@@ -218,8 +113,8 @@ pub(super) fn write_rows<'a>(
     right: &Packed,
     room: &mut Vec<f32>,
 ) -> &'a mut [f32] {
-    let stride = right.columns;
-    assert!(left.columns() == right.depth && right.depth > 0, "the factors fit");
+    let stride = right.columns();
+    assert!(left.columns() == right.depth() && right.depth() > 0, "the factors fit");
     assert_eq!(output.len(), left.rows() * stride, "a number for each row and column");
     match start {
         Start::Zero => {}

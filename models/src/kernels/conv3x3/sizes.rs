@@ -7,8 +7,9 @@ use burn_flex::FlexTensor;
 use crate::blocks::Stride;
 use crate::kernels::flex;
 use crate::kernels::matrix::Rows;
+use crate::kernels::packed::Packed;
 use crate::kernels::parts::write_parts;
-use crate::kernels::product::{self, Packed, Start};
+use crate::kernels::product::{self, Start};
 use crate::kernels::vector::widest;
 
 /// The step and the number of zeros before each side; after each there is one.

@@ -14,8 +14,9 @@ use pulp::Arch;
 use self::tiles::{Grid, Transform, TransformBack};
 use super::sizes::Sizes;
 use crate::kernels::matrix::Rows;
+use crate::kernels::packed::Packed;
 use crate::kernels::parts::{pieces, write_parts};
-use crate::kernels::product::{self, Packed, Start};
+use crate::kernels::product::{self, Start};
 use crate::kernels::vector::widest;
 
 /// Places of a tile.
