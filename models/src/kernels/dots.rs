@@ -7,6 +7,7 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::matrix::Matrix;
+use super::vector::prefetch;
 
 /// Writes `left * right^T`, `[left's rows, right's rows]`; the rows of both are contiguous.
 pub(super) fn multiply(output: &mut [f32], left: Matrix<'_>, right: Matrix<'_>) {
@@ -16,9 +17,13 @@ pub(super) fn multiply(output: &mut [f32], left: Matrix<'_>, right: Matrix<'_>) 
     Arch::new().dispatch(Dots { output, left: &left, right: &right });
 }
 
-/// Rows and columns of a tile: its sums, a vector of each column and one of a row fill 16 registers.
+/// Rows of a tile.
 const ROWS: usize = 4;
-const COLUMNS: usize = 3;
+
+/// Columns of a tile: its sums, a vector of each column and one of a row lie in registers.
+const fn columns(registers: usize) -> usize {
+    if registers >= 32 { 4 } else { 3 }
+}
 
 struct Dots<'a> {
     output: &'a mut [f32],
@@ -31,23 +36,42 @@ impl WithSimd for Dots<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        match columns(S::REGISTER_COUNT) {
+            4 => self.run::<S, 4>(simd),
+            _ => self.run::<S, 3>(simd),
+        }
+    }
+}
+
+impl Dots<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const N: usize>(self, simd: S) {
         let Self { output, left, right } = self;
         let stride = right.len();
-        // The columns of a tile stay in the first-level cache while all rows pass.
-        for (j, right) in right.chunks(COLUMNS).enumerate() {
+        // All rows pass before the next columns; which are asked for meanwhile, some with each tile of rows:
+        // a processor does not by itself bring slices of some KiB in time from memory.
+        let some = N.div_ceil(left.len().div_ceil(ROWS));
+        let mut rest = right;
+        for j in (0..stride).step_by(N) {
+            let (these, next) = rest.split_at(N.min(rest.len()));
+            rest = next;
+            let mut ahead = next.chunks(some);
             for (i, left) in left.chunks(ROWS).enumerate() {
-                let output = &mut output[i * ROWS * stride + j * COLUMNS..];
-                match (left, right) {
-                    (&[a, b, c, d], &[p, q, r]) => {
-                        tile(simd, [a, b, c, d], [p, q, r], output, stride);
-                    }
-                    (&[a, b, c], &[p, q, r]) => tile(simd, [a, b, c], [p, q, r], output, stride),
-                    (&[a, b], &[p, q, r]) => tile(simd, [a, b], [p, q, r], output, stride),
-                    (&[a], &[p, q, r]) => tile(simd, [a], [p, q, r], output, stride),
-                    _ => {
+                let output = &mut output[i * ROWS * stride + j..];
+                let ahead = ahead.next().unwrap_or_default();
+                match <[_; N]>::try_from(these) {
+                    Ok(right) => match *left {
+                        [a, b, c, d] => tile(simd, [a, b, c, d], right, ahead, output, stride),
+                        [a, b, c] => tile(simd, [a, b, c], right, ahead, output, stride),
+                        [a, b] => tile(simd, [a, b], right, ahead, output, stride),
+                        [a] => tile(simd, [a], right, ahead, output, stride),
+                        _ => unreachable!("a tile has one to four rows"),
+                    },
+                    Err(_) => {
                         for (i, &left) in left.iter().enumerate() {
-                            for (j, &right) in right.iter().enumerate() {
-                                tile(simd, [left], [right], &mut output[i * stride + j..], stride);
+                            for (j, &right) in these.iter().enumerate() {
+                                let output = &mut output[i * stride + j..];
+                                tile(simd, [left], [right], &[], output, stride);
                             }
                         }
                     }
@@ -57,12 +81,32 @@ impl WithSimd for Dots<'_> {
     }
 }
 
-/// The dot products of each two of these rows, to lines that begin `stride` numbers apart.
+/// [`dots`], while it asks for the numbers of up to four other columns.
 #[inline(always)]
 fn tile<S: Simd, const M: usize, const N: usize>(
     simd: S,
     left: [&[f32]; M],
     right: [&[f32]; N],
+    ahead: &[&[f32]],
+    output: &mut [f32],
+    stride: usize,
+) {
+    match *ahead {
+        [a, b, c, d] => dots(simd, left, right, [a, b, c, d], output, stride),
+        [a, b, c] => dots(simd, left, right, [a, b, c], output, stride),
+        [a, b] => dots(simd, left, right, [a, b], output, stride),
+        [a] => dots(simd, left, right, [a], output, stride),
+        _ => dots(simd, left, right, [], output, stride),
+    }
+}
+
+/// The dot products of each two of these rows, to lines that begin `stride` numbers apart.
+#[inline(always)]
+fn dots<S: Simd, const M: usize, const N: usize, const A: usize>(
+    simd: S,
+    left: [&[f32]; M],
+    right: [&[f32]; N],
+    ahead: [&[f32]; A],
     output: &mut [f32],
     stride: usize,
 ) {
@@ -73,7 +117,13 @@ fn tile<S: Simd, const M: usize, const N: usize>(
     let right_vectors = right.map(|row| &S::as_simd_f32s(row).0[..vectors]);
     let mut sums = [[simd.splat_f32s(0.0); N]; M];
     for k in 0..vectors {
-        let right: [S::f32s; N] = std::array::from_fn(|j| right_vectors[j][k]);
+        for ahead in ahead {
+            prefetch(ahead.as_ptr().wrapping_add(k * S::F32_LANES));
+        }
+        let mut right = [simd.splat_f32s(0.0); N];
+        for j in 0..N {
+            right[j] = right_vectors[j][k];
+        }
         for i in 0..M {
             for j in 0..N {
                 sums[i][j] = simd.mul_add_e_f32s(left_vectors[i][k], right[j], sums[i][j]);
@@ -97,7 +147,9 @@ mod tests {
 
     #[test]
     fn each_number_is_a_dot_product_whatever_the_sizes() {
-        for (rows, columns, depth) in [(1, 1, 1), (1, 9, 40), (2, 4, 16), (3, 5, 31), (7, 13, 67)] {
+        for (rows, columns, depth) in
+            [(1, 1, 1), (1, 9, 40), (2, 4, 16), (3, 5, 31), (7, 13, 67), (10, 8, 32), (16, 14, 50)]
+        {
             let numbers = |count: usize, step: usize| -> Vec<f32> {
                 (0..count).map(|i| (i * step % 23) as f32 - 11.0).collect()
             };

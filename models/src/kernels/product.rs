@@ -17,6 +17,7 @@ use pulp::{Arch, Simd, WithSimd};
 use super::matrix::{Matrix, Rows};
 use super::packed::{Packed, tile, tile_height};
 use super::parts::Blank;
+use super::vector::prefetch;
 
 /// The longest block of the depth: the longer, the seldomer the output is read and written again. A tile's
 /// part of the left factor, which each panel of a block of columns meets, is 12 KiB of it at most.
@@ -337,17 +338,4 @@ impl<S: Simd> Tile<'_, S> {
             }
         }
     }
-}
-
-/// Asks for the numbers at an address, which need not be any, into the first-level cache.
-#[inline(always)]
-fn prefetch(at: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: it is a hint, which reads nothing and never fails; every processor of this kind has it.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(at.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use memmap2::Mmap;
+use rayon::prelude::*;
 use safetensors::Dtype;
 
 use crate::kernels::widest;
@@ -53,24 +54,24 @@ impl Shard {
         })
     }
 
-    /// Whether all numbers of a range of bytes are finite; `mapped` reads them through the map, for what
-    /// will be used as a whole.
+    /// Whether all numbers of a range of bytes are finite, seen on all threads; `mapped` reads them through
+    /// the map, for what will be used as a whole.
     ///
     /// # Errors
     ///
     /// The system's, where the file has changed.
     pub fn is_finite(&self, range: Range<usize>, dtype: Dtype, mapped: bool) -> io::Result<bool> {
-        if mapped {
-            return Ok(is_finite(&self.map[range], dtype));
-        }
-        let mut room = Vec::new();
-        for start in range.clone().step_by(Self::CHUNK) {
-            let end = (start + Self::CHUNK).min(range.end);
-            if !is_finite(self.bytes(start..end, &mut room)?, dtype) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let chunks = range.len().div_ceil(Self::CHUNK);
+        let chunk = |index: usize| {
+            let start = range.start + index * Self::CHUNK;
+            start..(start + Self::CHUNK).min(range.end)
+        };
+        let each = (0..chunks).into_par_iter().map_init(Vec::new, |room, index| {
+            let range = chunk(index);
+            let bytes = if mapped { &self.map[range] } else { self.bytes(range, room)? };
+            Ok(is_finite(bytes, dtype))
+        });
+        each.try_reduce(|| true, |one, other| Ok(one && other))
     }
 
     /// The numbers in a range of bytes that are `stored` in one of the four float types, in one dimension,
