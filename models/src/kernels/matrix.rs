@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use gemm::Parallelism;
 
-use super::parts::write_pieces;
-use super::vector::widest;
+use super::parts::{Blank, write_pieces};
+use super::vector::{prefetch, widest};
 
 /// A matrix within a slice: its first value, and how far it is from one row and from one column to
 /// the next.
@@ -61,64 +61,109 @@ impl<'a> Matrix<'a> {
 
     /// Copies a range of columns, row by row, into rows that begin `width` numbers apart.
     pub(super) fn copy_columns(self, columns: Range<usize>, width: usize, into: &mut [f32]) {
-        assert!(columns.end <= self.columns && columns.len() <= width, "the columns fit");
+        assert!(columns.end <= self.columns && !columns.is_empty(), "the matrix has the columns");
+        assert_spans(into.len(), self.rows, columns.len(), width);
+        // SAFETY: as just asserted.
+        unsafe { self.copy(columns, width, into.as_mut_ptr()) };
+    }
+
+    /// A range of columns, row by row, to where there are no numbers yet.
+    pub(super) fn write_columns<'b>(self, columns: Range<usize>, into: Blank<'b>) -> &'b mut [f32] {
+        assert!(columns.end <= self.columns, "the matrix has the columns");
+        assert_eq!(into.len(), self.rows * columns.len(), "a number for each");
+        let width = columns.len();
+        // SAFETY: as just asserted; each number of each row is written.
+        unsafe { into.written_by(|first| self.copy(columns, width, first)) }
+    }
+
+    /// # Safety
+    /// The matrix has the columns; from each multiple of `width` on, one for each row, as many numbers as there
+    /// are columns may be written from `into` on.
+    unsafe fn copy(self, columns: Range<usize>, width: usize, into: *mut f32) {
         let (first, count) = (columns.start, columns.len());
-        widest!(match (self.row_stride, self.column_stride, count) {
-            // Whole panels of vectors of 256 and of 512 bits.
-            (_, 1, 16) => self.copy_lines(first, 16, width, into),
-            (_, 1, 48) => self.copy_lines(first, 48, width, into),
-            // Tiles of rows, as high as theirs.
-            (_, 1, 6) => self.copy_lines(first, 6, width, into),
-            (_, 1, 8) => self.copy_lines(first, 8, width, into),
-            (_, 1, _) => self.copy_lines(first, count, width, into),
-            (1, ..) => self.copy_squares(columns, width, into),
-            _ => self.copy_part(0..self.rows, columns, width, into),
+        // SAFETY: the caller's.
+        widest!(unsafe {
+            match (self.row_stride, self.column_stride, count) {
+                // Whole panels of vectors of 256 and of 512 bits.
+                (_, 1, 16) => self.copy_lines(first, 16, width, into),
+                (_, 1, 48) => self.copy_lines(first, 48, width, into),
+                // Tiles of rows, as high as theirs.
+                (_, 1, 6) => self.copy_lines(first, 6, width, into),
+                (_, 1, 8) => self.copy_lines(first, 8, width, into),
+                (_, 1, _) => self.copy_lines(first, count, width, into),
+                (1, ..) => self.copy_squares(columns, width, into),
+                _ => self.copy_part(0..self.rows, columns, width, into),
+            }
         });
     }
 
-    /// [`Self::copy_columns`] where the columns lie side by side; a count that is a constant where this
+    /// [`Self::copy`] where the columns lie side by side; a count that is a constant where this
     /// is called makes it vector moves in place of calls.
+    ///
+    /// # Safety
+    /// As there.
     #[inline(always)]
-    fn copy_lines(self, first: usize, count: usize, width: usize, into: &mut [f32]) {
-        for (k, into) in into.chunks_exact_mut(width).take(self.rows).enumerate() {
+    unsafe fn copy_lines(self, first: usize, count: usize, width: usize, into: *mut f32) {
+        for k in 0..self.rows {
             let start = k * self.row_stride + first;
-            into[..count].copy_from_slice(&self.values[start..start + count]);
+            let line = &self.values[start..start + count];
+            // SAFETY: the caller's, of row `k`.
+            unsafe { into.add(k * width).copy_from_nonoverlapping(line.as_ptr(), count) };
         }
     }
 
-    /// [`Self::copy_columns`] where the rows lie side by side: by squares, whose sides are lines of the
-    /// cache, some columns from end to end.
+    /// [`Self::copy`] where the rows lie side by side: by squares, whose sides are lines of the cache, some
+    /// columns from end to end. The lines of a later square are asked for, which a processor does not do by
+    /// itself of slices of some KiB.
+    ///
+    /// # Safety
+    /// As there.
     #[inline(always)]
-    fn copy_squares(self, columns: Range<usize>, width: usize, into: &mut [f32]) {
+    unsafe fn copy_squares(self, columns: Range<usize>, width: usize, into: *mut f32) {
         const SIDE: usize = 16;
+        const AHEAD: usize = 4 * SIDE;
         let (rows, count) = (self.rows / SIDE * SIDE, columns.len() / SIDE * SIDE);
         for j in (0..count).step_by(SIDE) {
             for k in (0..rows).step_by(SIDE) {
                 let mut square = [[0.0; SIDE]; SIDE];
                 for (i, column) in square.iter_mut().enumerate() {
                     let start = (columns.start + j + i) * self.column_stride + k;
+                    prefetch(self.values.as_ptr().wrapping_add(start + AHEAD));
                     column.copy_from_slice(&self.values[start..start + SIDE]);
                 }
-                for i in 0..SIDE {
+                for (i, k) in (k..k + SIDE).enumerate() {
                     let row: [f32; SIDE] = std::array::from_fn(|j| square[j][i]);
-                    into[(k + i) * width + j..][..SIDE].copy_from_slice(&row);
+                    let line = into.wrapping_add(k * width + j);
+                    // SAFETY: the caller's, of row `k`.
+                    unsafe { line.copy_from_nonoverlapping(row.as_ptr(), SIDE) };
                 }
             }
         }
-        self.copy_part(rows..self.rows, columns.clone(), width, &mut into[rows * width..]);
-        let (rest, into) = (columns.start + count..columns.end, &mut into[count..]);
-        self.copy_part(0..rows, rest, width, into);
+        let rest = columns.start + count..columns.end;
+        // SAFETY: the caller's: the last rows, and the last columns of the others.
+        unsafe {
+            self.copy_part(rows..self.rows, columns, width, into.add(rows * width));
+            self.copy_part(0..rows, rest, width, into.add(count));
+        }
     }
 
     /// A range of rows and of columns, number by number.
+    ///
+    /// # Safety
+    /// As for [`Self::copy`], of these rows, the first of which goes to `into`.
     #[inline(always)]
-    fn copy_part(self, rows: Range<usize>, columns: Range<usize>, width: usize, into: &mut [f32]) {
-        if columns.is_empty() {
-            return;
-        }
-        for (k, into) in rows.zip(into.chunks_mut(width)) {
-            for (value, column) in into.iter_mut().zip(columns.clone()) {
-                *value = self.values[k * self.row_stride + column * self.column_stride];
+    unsafe fn copy_part(
+        self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        width: usize,
+        into: *mut f32,
+    ) {
+        for (at, k) in rows.enumerate() {
+            for (j, column) in columns.clone().enumerate() {
+                let value = self.values[k * self.row_stride + column * self.column_stride];
+                // SAFETY: the caller's.
+                unsafe { into.add(at * width + j).write(value) };
             }
         }
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::matrix::Matrix;
-use super::parts::Lines;
+use super::parts::{Blank, Lines};
 
 /// Numbers of the right factor from which on packing is worth a second thread.
 const PARALLEL: usize = 1 << 15;
@@ -52,15 +52,25 @@ pub(super) fn panel_width() -> usize {
 impl Packed {
     /// Packs a matrix of `[depth, columns]`.
     pub(super) fn new(right: Matrix<'_>) -> Self {
-        Self::of(right.rows(), right.columns(), |columns, width, panel| {
-            right.copy_columns(columns, width, panel);
-        })
+        let is_large = right.rows() * right.columns() >= PARALLEL;
+        Self::of_matrix(right, is_large)
     }
 
     /// [`Self::new`] without the help of other threads.
     pub(super) fn on_this_thread(right: Matrix<'_>) -> Self {
-        let fill = |columns, width, panel: &mut _| right.copy_columns(columns, width, panel);
-        Self::with_threads(right.rows(), right.columns(), false, fill)
+        Self::of_matrix(right, false)
+    }
+
+    fn of_matrix(right: Matrix<'_>, on_all_threads: bool) -> Self {
+        let (depth, columns) = (right.rows(), right.columns());
+        Self::with_threads(depth, columns, on_all_threads, |columns, width, panel| {
+            if columns.len() == width {
+                return right.write_columns(columns, panel);
+            }
+            let panel = panel.zeros();
+            right.copy_columns(columns, width, panel);
+            panel
+        })
     }
 
     /// The matrix of `[depth, columns]` of which `fill` writes a range of columns into a panel of
@@ -70,22 +80,25 @@ impl Packed {
         columns: usize,
         fill: impl Fn(Range<usize>, usize, &mut [f32]) + Send + Sync,
     ) -> Self {
-        Self::with_threads(depth, columns, depth * columns >= PARALLEL, fill)
+        Self::with_threads(depth, columns, depth * columns >= PARALLEL, |columns, width, panel| {
+            let panel = panel.zeros();
+            fill(columns, width, panel);
+            panel
+        })
     }
 
     fn with_threads(
         depth: usize,
         columns: usize,
         on_all_threads: bool,
-        fill: impl Fn(Range<usize>, usize, &mut [f32]) + Send + Sync,
+        write: impl for<'a> Fn(Range<usize>, usize, Blank<'a>) -> &'a mut [f32] + Send + Sync,
     ) -> Self {
         let (lanes, (_, vectors)) = Arch::new().dispatch(Registers);
         let width = lanes * vectors;
         let count = depth * columns.next_multiple_of(lanes);
         let values = Lines::of_pieces(count, depth * width, on_all_threads, |panel, values| {
-            let (first, values) = (panel * width, values.zeros());
-            fill(first..(first + width).min(columns), values.len() / depth, values);
-            values
+            let (first, width_here) = (panel * width, values.len() / depth);
+            write(first..(first + width).min(columns), width_here, values)
         });
         Self { values, depth, columns, lanes, width }
     }
