@@ -11,6 +11,9 @@ use super::parts::{Blank, Lines};
 /// Numbers of the right factor from which on packing is worth a second thread.
 const PARALLEL: usize = 1 << 15;
 
+/// Columns of a block: with the longest block of the depth 144 KiB.
+const BLOCK: usize = 96;
+
 /// A matrix laid out as the right factor: panels of [`Packed::width`] columns (the last one as many
 /// vectors wide as it needs), each row by row, zeros beyond the last column.
 pub(super) struct Packed {
@@ -113,11 +116,21 @@ impl Packed {
         self.columns
     }
 
-    /// Blocks of some columns, ten panels each: at most 720 KiB, or 240 KiB with vectors of 256 bits, that
-    /// stay in the second-level cache while all tiles of rows meet them.
-    pub(super) fn column_blocks(&self) -> impl Iterator<Item = Range<usize>> {
-        let size = 10 * self.width;
-        (0..self.columns).step_by(size).map(move |first| first..(first + size).min(self.columns))
+    /// The columns of a whole panel.
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Where the number at a row and a panel's first column lies, or no number's place.
+    pub(super) fn place(&self, column: usize, row: usize) -> *const f32 {
+        self.values.as_ptr().wrapping_add(column * self.depth + row * self.width)
+    }
+
+    /// Blocks of some columns, whole panels of [`BLOCK`] or some more columns: all tiles of rows meet one, in the
+    /// second-level cache, while the next one comes.
+    pub(super) fn column_blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (size, columns) = (BLOCK.next_multiple_of(self.width), self.columns);
+        (0..columns).step_by(size).map(move |first| first..(first + size).min(columns))
     }
 
     /// Of each panel in a block of columns: its columns, and its numbers at a range of the depth.

@@ -17,7 +17,7 @@ use pulp::{Arch, Simd, WithSimd};
 use super::matrix::{Matrix, Rows};
 use super::packed::{Packed, tile, tile_height};
 use super::parts::Blank;
-use super::vector::prefetch;
+use super::vector::{prefetch, prefetch_far};
 
 /// The longest block of the depth: the longer, the seldomer the output is read and written again. A tile's
 /// part of the left factor, which each panel of a block of columns meets, is 12 KiB of it at most.
@@ -158,25 +158,39 @@ impl WithSimd for Product<'_> {
 impl Product<'_> {
     #[inline(always)]
     fn run<S: Simd, const M: usize>(self, simd: S) {
+        // With each tile comes a part of the next block's panels.
+        let step = self.right.width().div_ceil(self.left.slices.len().div_ceil(M).max(1));
         for columns in self.right.column_blocks() {
             let (mut rows, mut output) = (&self.left.slices[..], self.output);
+            let mut ahead = Ahead { from: self.block_after(&columns), step };
             while rows.len() >= M {
-                self.tiles::<S, M>(simd, output, &rows[..M], columns.clone());
+                self.tiles::<S, M>(simd, output, &rows[..M], columns.clone(), ahead);
                 rows = &rows[M..];
                 output = output.wrapping_add(M * self.stride);
+                ahead.from = ahead.from.wrapping_add(self.depth.len() * step);
             }
             match rows.len() {
                 0 => {}
-                1 => self.tiles::<S, 1>(simd, output, rows, columns),
-                2 => self.tiles::<S, 2>(simd, output, rows, columns),
-                3 => self.tiles::<S, 3>(simd, output, rows, columns),
-                4 => self.tiles::<S, 4>(simd, output, rows, columns),
-                5 => self.tiles::<S, 5>(simd, output, rows, columns),
-                6 if M > 6 => self.tiles::<S, 6>(simd, output, rows, columns),
-                _ if M > 6 => self.tiles::<S, 7>(simd, output, rows, columns),
+                1 => self.tiles::<S, 1>(simd, output, rows, columns, ahead),
+                2 => self.tiles::<S, 2>(simd, output, rows, columns, ahead),
+                3 => self.tiles::<S, 3>(simd, output, rows, columns, ahead),
+                4 => self.tiles::<S, 4>(simd, output, rows, columns, ahead),
+                5 => self.tiles::<S, 5>(simd, output, rows, columns, ahead),
+                6 if M > 6 => self.tiles::<S, 6>(simd, output, rows, columns, ahead),
+                _ if M > 6 => self.tiles::<S, 7>(simd, output, rows, columns, ahead),
                 _ => unreachable!("fewer rows are left than a tile has"),
             }
         }
+    }
+
+    /// Where the panels lie that follow a block of columns: the next columns', or the next depth's first.
+    #[inline(always)]
+    fn block_after(&self, columns: &Range<usize>) -> *const f32 {
+        let (next, depth) = match columns.end < self.right.columns() {
+            true => (columns.end, self.depth.start),
+            false => (0, self.depth.end),
+        };
+        self.right.place(next, depth)
     }
 
     /// The tiles of `M` rows over a block of columns; the first row begins at `output`.
@@ -187,18 +201,29 @@ impl Product<'_> {
         output: *mut f32,
         rows: &[&[f32]],
         columns: Range<usize>,
+        mut ahead: Ahead,
     ) {
         for (columns, panel) in self.right.panels(columns, self.depth.clone()) {
             let (depth, step, count) = (self.depth.len(), self.left.step, columns.len());
-            let tile = Tile { simd, depth, step, panel, stride: self.stride, count };
+            let tile = Tile { simd, depth, step, panel, stride: self.stride, count, ahead };
             let output = output.wrapping_add(columns.start);
             let start = match self.start {
                 Start::Row(row) => Start::Row(&row[columns]),
                 start => start,
             };
             tile.wide::<M>(output, rows, start);
+            ahead.from = ahead.from.wrapping_add(self.right.depth() * self.right.width());
         }
     }
+}
+
+/// Numbers that are asked for into the second-level cache, one vector or less for each number of the depth.
+#[derive(Clone, Copy)]
+struct Ahead {
+    /// Any address.
+    from: *const f32,
+    /// From one to the next.
+    step: usize,
 }
 
 /// Tiles of the output over one panel.
@@ -212,6 +237,7 @@ struct Tile<'a, S> {
     stride: usize,
     /// Columns that are written.
     count: usize,
+    ahead: Ahead,
 }
 
 impl<S: Simd> Tile<'_, S> {
@@ -294,8 +320,11 @@ impl<S: Simd> Tile<'_, S> {
         }
         let mut sums = [[simd.splat_f32s(0.0); V]; M];
         let mut panel = self.panel.as_ptr();
+        let mut ahead = self.ahead.from;
         let mut at = 0;
         for _ in 0..self.depth {
+            prefetch_far(ahead);
+            ahead = ahead.wrapping_add(self.ahead.step);
             for v in 0..V {
                 prefetch(panel.wrapping_add((AHEAD * V + v) * lanes));
             }

@@ -129,6 +129,19 @@ pub(super) fn prefetch(at: *const f32) {
     let _ = at;
 }
 
+/// [`prefetch`] into the second-level cache.
+#[inline(always)]
+pub(super) fn prefetch_far(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as there.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
