@@ -31,6 +31,7 @@ mod multiply;
 mod packed;
 mod parts;
 mod product;
+mod sweep;
 mod vector;
 
 pub use activation::activate;

@@ -10,6 +10,7 @@ use super::matrix::{self, Matrix};
 use super::packed::{self, Packed};
 use super::parts::{Blank, write_parts, write_pieces};
 use super::product::{self, ROWS, Start};
+use super::sweep;
 
 /// Rows up to which a matrix with contiguous columns is read where it lies, each column once for all rows.
 const DOT_ROWS: usize = 16;
@@ -122,9 +123,13 @@ fn are_slices(left: Matrix<'_>, right: Matrix<'_>) -> bool {
 
 /// `left * right + bias` of few rows.
 pub(super) fn few_rows(left: Matrix<'_>, right: Matrix<'_>, bias: Option<&[f32]>) -> Vec<f32> {
-    by_columns(left, right, READ, |right, columns, output| {
+    let in_rows = left.has_contiguous_rows() && right.has_contiguous_rows();
+    let at_once = if in_rows { right.rows() * wide_stripe(right.columns()) } else { READ };
+    by_columns(left, right, at_once, |right, columns, output| {
         if are_slices(left, right) {
             dots::multiply(output, left, right.transpose());
+        } else if in_rows {
+            sweep::multiply(output, left, right);
         } else {
             matrix::multiply(output, columns.len(), false, 1.0, left, right);
         }
@@ -135,6 +140,14 @@ pub(super) fn few_rows(left: Matrix<'_>, right: Matrix<'_>, bias: Option<&[f32]>
             }
         }
     })
+}
+
+/// Columns of a stripe whose rows are read from end to end: some for each thread, and long enough that memory is
+/// read in order.
+fn wide_stripe(columns: usize) -> usize {
+    /// Rows of 768 bytes.
+    const LEAST: usize = 192;
+    columns.div_ceil(2 * rayon::current_num_threads()).max(LEAST)
 }
 
 /// Rows divided into shares of whole tiles, at most [`ROWS`] each and smaller towards the end: no thread
