@@ -26,7 +26,7 @@ pub struct LargePages;
 
 /// Bytes of a block from which on its pages are asked for: that takes about a microsecond.
 #[cfg(target_os = "linux")]
-const LARGE: usize = 1 << 20;
+const LARGE: usize = 1 << 22;
 
 impl LargePages {
     /// What the system allocated, its pages asked for.
