@@ -30,9 +30,6 @@ use mi2rage::memory;
 use mi2rage_models::precision::{Precision, in_mixed_precision};
 use serde_json::json;
 
-#[global_allocator]
-static ALLOCATOR: memory::LargePages = memory::LargePages;
-
 /// What a row does each time; its model and inputs are inside.
 type Work = Box<dyn FnMut()>;
 
