@@ -20,11 +20,6 @@ pub(super) fn multiply(output: &mut [f32], left: Matrix<'_>, right: Matrix<'_>) 
 /// Rows of a tile.
 const ROWS: usize = 4;
 
-/// Columns of a tile: its sums, a vector of each column and one of a row lie in registers.
-const fn columns(registers: usize) -> usize {
-    if registers >= 32 { 4 } else { 3 }
-}
-
 struct Dots<'a> {
     output: &'a mut [f32],
     left: &'a [&'a [f32]],
@@ -36,14 +31,16 @@ impl WithSimd for Dots<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match columns(S::REGISTER_COUNT) {
-            4 => self.run::<S, 4>(simd),
+        // A tile's sums, a vector of each column and one of a row lie in registers.
+        match S::REGISTER_COUNT {
+            32.. => self.run::<S, 4>(simd),
             _ => self.run::<S, 3>(simd),
         }
     }
 }
 
 impl Dots<'_> {
+    /// By tiles of `N` columns.
     #[inline(always)]
     fn run<S: Simd, const N: usize>(self, simd: S) {
         let Self { output, left, right } = self;
@@ -118,7 +115,7 @@ fn dots<S: Simd, const M: usize, const N: usize, const A: usize>(
     let mut sums = [[simd.splat_f32s(0.0); N]; M];
     for k in 0..vectors {
         for ahead in ahead {
-            prefetch(ahead.as_ptr().wrapping_add(k * S::F32_LANES));
+            prefetch::<1>(ahead.as_ptr().wrapping_add(k * S::F32_LANES));
         }
         let mut right = [simd.splat_f32s(0.0); N];
         for j in 0..N {

@@ -128,7 +128,7 @@ impl<'a> Matrix<'a> {
                 let mut square = [[0.0; SIDE]; SIDE];
                 for (i, column) in square.iter_mut().enumerate() {
                     let start = (columns.start + j + i) * self.column_stride + k;
-                    prefetch(self.values.as_ptr().wrapping_add(start + AHEAD));
+                    prefetch::<1>(self.values.as_ptr().wrapping_add(start + AHEAD));
                     column.copy_from_slice(&self.values[start..start + SIDE]);
                 }
                 for (i, k) in (k..k + SIDE).enumerate() {

@@ -45,7 +45,7 @@ pub(super) fn multiply(
     if rows <= STRIPED_ROWS {
         let mut room = Vec::new();
         let left = left.in_rows(&mut room);
-        return by_columns(left, right, STRIPE, |right, columns, output| {
+        return by_columns(left, right, STRIPE / right.rows(), |right, columns, output| {
             let (width, start) = (columns.len(), start(bias.map(|bias| &bias[columns])));
             let right = Packed::on_this_thread(right);
             product::multiply_rows(output, width, start, left, &right, &mut Vec::new());
@@ -79,17 +79,17 @@ pub(super) fn by_rows<R>(
     })
 }
 
-/// `[rows, columns]` of which `write` gets some columns of the right factor, about `at_once` numbers,
+/// `[rows, columns]` of which `write` gets some columns of the right factor, whole panels of about `width`,
 /// which ones they are, and those of the output.
 fn by_columns(
     left: Matrix<'_>,
     right: Matrix<'_>,
-    at_once: usize,
+    width: usize,
     write: impl Fn(Matrix<'_>, Range<usize>, &mut [f32]) + Sync,
 ) -> Vec<f32> {
     let (rows, columns) = (left.rows(), right.columns());
     let panel = packed::panel_width();
-    let width = (at_once / right.rows() / panel).max(1) * panel;
+    let width = (width / panel).max(1) * panel;
     let stripe = |first: usize| {
         let stripe = first..(first + width).min(columns);
         let mut output = vec![0.0; rows * stripe.len()];
@@ -123,10 +123,11 @@ fn are_slices(left: Matrix<'_>, right: Matrix<'_>) -> bool {
 
 /// `left * right + bias` of few rows.
 pub(super) fn few_rows(left: Matrix<'_>, right: Matrix<'_>, bias: Option<&[f32]>) -> Vec<f32> {
+    let in_columns = are_slices(left, right);
     let in_rows = left.has_contiguous_rows() && right.has_contiguous_rows();
-    let at_once = if in_rows { right.rows() * wide_stripe(right.columns()) } else { READ };
-    by_columns(left, right, at_once, |right, columns, output| {
-        if are_slices(left, right) {
+    let width = if in_rows { wide_stripe(right.columns()) } else { READ / right.rows() };
+    by_columns(left, right, width, |right, columns, output| {
+        if in_columns {
             dots::multiply(output, left, right.transpose());
         } else if in_rows {
             sweep::multiply(output, left, right);

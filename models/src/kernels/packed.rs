@@ -121,7 +121,8 @@ impl Packed {
         self.width
     }
 
-    /// Where the number at a row and a panel's first column lies, or no number's place.
+    /// Where a panel's numbers begin at a row, of the last one about there if it is narrower: to ask for, not to
+    /// read. There may be none.
     pub(super) fn place(&self, column: usize, row: usize) -> *const f32 {
         self.values.as_ptr().wrapping_add(column * self.depth + row * self.width)
     }

@@ -17,7 +17,7 @@ use pulp::{Arch, Simd, WithSimd};
 use super::matrix::{Matrix, Rows};
 use super::packed::{Packed, tile, tile_height};
 use super::parts::Blank;
-use super::vector::{prefetch, prefetch_far};
+use super::vector::prefetch;
 
 /// The longest block of the depth: the longer, the seldomer the output is read and written again. A tile's
 /// part of the left factor, which each panel of a block of columns meets, is 12 KiB of it at most.
@@ -314,7 +314,7 @@ impl<S: Simd> Tile<'_, S> {
         if let Start::Output = start {
             for line in lines {
                 for v in 0..V {
-                    prefetch(line.wrapping_add(v * lanes));
+                    prefetch::<1>(line.wrapping_add(v * lanes));
                 }
             }
         }
@@ -323,10 +323,10 @@ impl<S: Simd> Tile<'_, S> {
         let mut ahead = self.ahead.from;
         let mut at = 0;
         for _ in 0..self.depth {
-            prefetch_far(ahead);
+            prefetch::<2>(ahead);
             ahead = ahead.wrapping_add(self.ahead.step);
             for v in 0..V {
-                prefetch(panel.wrapping_add((AHEAD * V + v) * lanes));
+                prefetch::<1>(panel.wrapping_add((AHEAD * V + v) * lanes));
             }
             let right = load(panel);
             panel = panel.wrapping_add(V * lanes);

@@ -71,7 +71,7 @@ fn add<S: Simd, const N: usize>(
     for (at, sum) in sums.iter_mut().enumerate() {
         let mut value = *sum;
         for i in 0..N {
-            prefetch(ahead[i].as_ptr().wrapping_add(at * S::F32_LANES));
+            prefetch::<1>(ahead[i].as_ptr().wrapping_add(at * S::F32_LANES));
             value = simd.mul_add_e_f32s(multiples[i], vectors[i][at], value);
         }
         *sum = value;

@@ -116,27 +116,17 @@ pub(super) fn normal(x: f32) -> (f32, f32) {
     (if x >= 0.0 { 1.0 - tail } else { tail }, INVERSE_SQRT_2PI * gauss)
 }
 
-/// Asks for the numbers at an address, which need not be any, into the first-level cache.
+/// Asks for the numbers at an address, which need not be any, into the cache of a level, the first or the second.
 #[inline(always)]
-pub(super) fn prefetch(at: *const f32) {
+pub(super) fn prefetch<const LEVEL: usize>(at: *const f32) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: it is a hint, which reads nothing and never fails; every processor of this kind has it.
     unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(at.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
-}
-
-/// [`prefetch`] into the second-level cache.
-#[inline(always)]
-pub(super) fn prefetch_far(at: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: as there.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T1>(at.cast());
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        match LEVEL {
+            1 => _mm_prefetch::<_MM_HINT_T0>(at.cast()),
+            _ => _mm_prefetch::<_MM_HINT_T1>(at.cast()),
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
