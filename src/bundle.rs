@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use mi2rage_models::captioner::CaptionerConfig;
+use mi2rage_models::decoding::DecodingError;
 use mi2rage_models::diffusion::DiffusionError;
 use mi2rage_models::published::PublishedError;
 use mi2rage_models::weights::{self, WeightsError};
@@ -71,6 +72,9 @@ pub enum BundleError {
     /// The tokenizer is unusable.
     #[error(transparent)]
     Tokenizer(#[from] DataError),
+    /// The decoder refuses what is asked of it.
+    #[error(transparent)]
+    Decoding(#[from] DecodingError),
     /// A published folder is unusable.
     #[error(transparent)]
     Published(#[from] PublishedError),
@@ -128,6 +132,11 @@ impl Bundle {
             files.insert(name, Cow::Owned(bytes));
         }
         Ok(Self { origin: folder.display().to_string(), files })
+    }
+
+    /// Where the files are from, for messages.
+    pub fn origin(&self) -> &str {
+        &self.origin
     }
 
     /// The same with another file in the place of `name`.

@@ -75,11 +75,9 @@ pub fn preprocessed<'a, B: Backend>(
     Tensor::from_data(TensorData::new(values, [n, 3, height, width]), device)
 }
 
-/// The inverse of [`pictures`]: values are clamped to -1..1 and rounded.
-pub fn to_pictures<B: Backend>(tensor: Tensor<B, 4>) -> Vec<Picture> {
-    let [_, _, height, width] = tensor.dims();
+/// The inverse of [`pictures`], of values `[n, 3, height, width]`: they are clamped to -1..1 and rounded.
+pub fn to_pictures(values: &[f32], [height, width]: [usize; 2]) -> Vec<Picture> {
     let plane = height * width;
-    let values = to_vec(tensor);
     let byte = |value: f32| ((value.clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8;
     values
         .chunks_exact(3 * plane)
@@ -123,6 +121,6 @@ mod tests {
         let rgb: Vec<u8> = (0..2 * 2 * 3).map(|value| (value * 21) as u8).collect();
         let picture = Picture { width: 2, height: 2, rgb };
         let tensor = pictures::<Flex>([&picture, &picture].into_iter(), 2, &Default::default());
-        assert_eq!(to_pictures(tensor), [picture.clone(), picture]);
+        assert_eq!(to_pictures(&to_vec(tensor), [2, 2]), [picture.clone(), picture]);
     }
 }

@@ -133,7 +133,8 @@ fn read_latents(path: &Path) -> Result<(Vec<f32>, Vec<usize>), UserError> {
     let shape = shape.filter(|shape| shape.len() == 4).ok_or_else(|| {
         wrong(&"expected a tensor `latents` of shape [count, channels, height, width]")
     })?;
-    let numbers = archive.numbers("latents").map_err(|error| UserError(error.to_string()))?;
+    let numbers = archive.check_numbers().and_then(|()| archive.numbers("latents"));
+    let numbers = numbers.map_err(|error| UserError(error.to_string()))?;
     Ok((numbers, shape))
 }
 

@@ -7,7 +7,7 @@ use burn::module::Param;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use mi2rage_models::bert::{Bert, BertConfig};
-use mi2rage_models::published::{Precision, PublishedError, bert, vit};
+use mi2rage_models::published::{Archive, Precision, PublishedError, bert, vit};
 use mi2rage_models::vit::{ViTConfig, Vit};
 
 use crate::bundle::BundleError;
@@ -39,11 +39,12 @@ pub struct Published {
 }
 
 impl Published {
-    /// Finds or fetches the folders.
+    /// Finds or fetches the folders. What will be trained is seen to be finite: later a weight that is not
+    /// would show as a loss that is not.
     ///
     /// # Errors
     ///
-    /// A folder cannot be fetched or read.
+    /// A folder cannot be fetched or read, or a weight of an encoder is not finite.
     pub fn open(config: &ExperimentConfig) -> anyhow::Result<Self> {
         let open = |name: &Option<String>| -> anyhow::Result<Option<Folder>> {
             let Some(name) = name else { return Ok(None) };
@@ -51,11 +52,19 @@ impl Published {
             let hash = hash(&path).map_err(BundleError::from)?;
             Ok(Some(Folder { path, hash }))
         };
+        let trained = |name| {
+            let folder = open(name)?;
+            if let Some(folder) = &folder {
+                let archive = Archive::open(&folder.path).map_err(BundleError::from)?;
+                archive.check_numbers().map_err(BundleError::from)?;
+            }
+            Ok::<_, anyhow::Error>(folder)
+        };
         Ok(Self {
             pictures: open(&config.generators.pictures)?,
             captions: open(&config.generators.captions)?,
-            text: open(&config.student.text_encoder)?,
-            vision: open(&config.student.vision_encoder)?,
+            text: trained(&config.student.text_encoder)?,
+            vision: trained(&config.student.vision_encoder)?,
         })
     }
 

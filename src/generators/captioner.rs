@@ -8,8 +8,8 @@ use mi2rage_models::decoding::{Decoding, DecodingError, Request, Strategy};
 use mi2rage_models::precision::Precision;
 use mi2rage_models::published::blip;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
+use super::published::Origin;
 use crate::bundle::{Bundle, BundleError, CAPTIONER, TOKENIZER};
 use crate::chain::{Caption, GeneratorError, ImageToText, PicturePrompt};
 use crate::data::published::{Preprocessor, PublishedTokenizer};
@@ -31,17 +31,6 @@ pub struct CaptionOptions {
     pub temperature: f64,
     /// The most tokens, the prompt's included.
     pub max_tokens: usize,
-}
-
-/// A caption that could not be written.
-#[derive(Debug, Error)]
-pub enum CaptionError {
-    /// The decoder refused.
-    #[error(transparent)]
-    Decoding(#[from] DecodingError),
-    /// The tokenizer is unusable.
-    #[error(transparent)]
-    Tokenizer(#[from] DataError),
 }
 
 /// What turns words into the captioner's ids and back, and pictures into its pixels.
@@ -88,6 +77,7 @@ pub struct CaptionWriter<B: Backend> {
     options: CaptionOptions,
     decoding: Decoding,
     capacity: usize,
+    origin: Origin,
     fingerprint: String,
     device: B::Device,
 }
@@ -129,6 +119,7 @@ impl<B: Backend> CaptionWriter<B> {
                 precision,
                 [CAPTIONER, TOKENIZER].map(|file| bundle.hash(file)),
             )),
+            origin: Origin { name: bundle.origin().to_owned(), precision },
             reader: Reader::Bundled(Box::new(tokenizer)),
             options,
             device: device.clone(),
@@ -164,6 +155,7 @@ impl<B: Backend> CaptionWriter<B> {
             },
             capacity: options.max_tokens.min(config.model.text.max_position_embeddings),
             fingerprint: fingerprint(&(&options, precision, hash)),
+            origin: Origin::new(folder, precision),
             reader: Reader::Blip { tokenizer, preprocessor, start: config.bos_token_id },
             options,
             device: device.clone(),
@@ -175,11 +167,11 @@ impl<B: Backend> CaptionWriter<B> {
     ///
     /// # Errors
     ///
-    /// The tokenizer is unusable.
+    /// The tokenizer is unusable; something that is no number comes out.
     pub fn write(
         &self,
         pictures: &[(&Picture, Vec<String>, Key)],
-    ) -> Result<Vec<Vec<String>>, CaptionError> {
+    ) -> Result<Vec<Vec<String>>, BundleError> {
         let captions = self.decode(pictures)?;
         captions.iter().map(|ids| Ok(self.reader.words(ids)?)).collect()
     }
@@ -188,8 +180,8 @@ impl<B: Backend> CaptionWriter<B> {
     ///
     /// # Errors
     ///
-    /// The tokenizer is unusable.
-    pub fn describe(&self, pictures: &[(&Picture, Key)]) -> Result<Vec<String>, CaptionError> {
+    /// The tokenizer is unusable; something that is no number comes out.
+    pub fn describe(&self, pictures: &[(&Picture, Key)]) -> Result<Vec<String>, BundleError> {
         let pictures: Vec<_> =
             pictures.iter().map(|(picture, key)| (*picture, Vec::new(), key.clone())).collect();
         let captions = self.decode(&pictures)?;
@@ -200,7 +192,7 @@ impl<B: Backend> CaptionWriter<B> {
     fn decode(
         &self,
         pictures: &[(&Picture, Vec<String>, Key)],
-    ) -> Result<Vec<Vec<u32>>, CaptionError> {
+    ) -> Result<Vec<Vec<u32>>, BundleError> {
         let Some((first, ..)) = pictures.first() else { return Ok(Vec::new()) };
         // At least half of the room is the caption's own; all of it where nothing is given.
         let given = pictures.iter().any(|(_, words, _)| !words.is_empty());
@@ -222,7 +214,12 @@ impl<B: Backend> CaptionWriter<B> {
                 tensors::preprocessed(pixels, preprocessor, &self.device)
             }
         };
-        let decoded = self.model.generate(tensor, &requests, &decoding, &mut rngs)?;
+        let decoded = match self.model.generate(tensor, &requests, &decoding, &mut rngs) {
+            Err(DecodingError::NotANumber { .. }) => {
+                return Err(self.origin.broken("probabilities of words").into());
+            }
+            decoded => decoded?,
+        };
         Ok(decoded.into_iter().map(|caption| caption.tokens).collect())
     }
 

@@ -14,6 +14,7 @@ use mi2rage_models::vit::ViTForImageClassification;
 use serde_json::Value;
 
 use super::embedder::EncoderError;
+use super::published::Origin;
 use crate::data::Picture;
 use crate::data::published::{Preprocessor, PublishedTokenizer};
 use crate::tensors;
@@ -24,7 +25,7 @@ pub struct Classifier<B: Backend> {
     labels: Vec<String>,
     /// Whether each label is a question of its own.
     apart: bool,
-    folder: String,
+    origin: Origin,
     device: B::Device,
 }
 
@@ -74,8 +75,8 @@ impl<B: Backend> Classifier<B> {
         };
         let labels = load_labels(folder)?;
         let apart = labels.len() == 1 || asks_each_label(folder)?;
-        let (folder, device) = (folder.display().to_string(), device.clone());
-        Ok(Self { model, labels, apart, folder, device })
+        let (origin, device) = (Origin::new(folder, precision), device.clone());
+        Ok(Self { model, labels, apart, origin, device })
     }
 
     /// The names of the labels, in the order of the probabilities.
@@ -87,7 +88,7 @@ impl<B: Backend> Classifier<B> {
     ///
     /// # Errors
     ///
-    /// The model reads pictures; the tokenizer is unusable.
+    /// The model reads pictures; the tokenizer is unusable; something that is no number comes out.
     pub fn sentence(&self, sentence: &str) -> Result<Vec<f32>, EncoderError> {
         let Model::Bert { model, tokenizer, limit } = &self.model else {
             return Err(self.refuse("sentences"));
@@ -97,26 +98,27 @@ impl<B: Backend> Classifier<B> {
             tracing::warn!("cut to {} tokens: {sentence}", encoded.ids.len());
         }
         let ids: Vec<i32> = encoded.ids.into_iter().map(|id| id as i32).collect();
-        Ok(self.probabilities(model.forward(tensors::ids(&ids, 1, &self.device), None, None)))
+        self.probabilities(model.forward(tensors::ids(&ids, 1, &self.device), None, None))
     }
 
     /// The probability of each label for a picture.
     ///
     /// # Errors
     ///
-    /// The model reads sentences.
+    /// The model reads sentences; something that is no number comes out.
     pub fn picture(&self, picture: &Picture) -> Result<Vec<f32>, EncoderError> {
         let Model::Vit { model, preprocessor } = &self.model else {
             return Err(self.refuse("pictures"));
         };
         let pixels = tensors::preprocessed([picture].into_iter(), preprocessor, &self.device);
-        Ok(self.probabilities(model.forward(pixels)))
+        self.probabilities(model.forward(pixels))
     }
 
     /// As transformers' pipelines have them.
-    fn probabilities(&self, logits: Tensor<B, 2>) -> Vec<f32> {
+    fn probabilities(&self, logits: Tensor<B, 2>) -> Result<Vec<f32>, EncoderError> {
         let logits = logits.cast(DType::F32);
-        tensors::to_vec(if self.apart { sigmoid(logits) } else { softmax(logits, 1) })
+        self.origin.finite("logits", tensors::to_vec(logits.clone()))?;
+        Ok(tensors::to_vec(if self.apart { sigmoid(logits) } else { softmax(logits, 1) }))
     }
 
     fn refuse(&self, what: &'static str) -> EncoderError {
@@ -125,7 +127,7 @@ impl<B: Backend> Classifier<B> {
             Model::Vit { .. } => Architecture::VitForImageClassification,
         };
         EncoderError::Modality {
-            folder: self.folder.clone(),
+            folder: self.origin.name.clone(),
             architecture: architecture.name(),
             what,
         }

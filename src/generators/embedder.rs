@@ -11,6 +11,7 @@ use mi2rage_models::published::{Architecture, PublishedError, architecture, bert
 use mi2rage_models::vit::Vit;
 use thiserror::Error;
 
+use super::published::Origin;
 use crate::data::published::{Pooling, Preprocessor, PublishedTokenizer, SentencePooling};
 use crate::data::{DataError, Picture};
 use crate::tensors;
@@ -53,7 +54,7 @@ pub enum EncoderError {
 /// A published encoder with what prepares its input and pools its output.
 pub struct Embedder<B: Backend> {
     model: Encoder<B>,
-    folder: String,
+    origin: Origin,
     device: B::Device,
 }
 
@@ -136,7 +137,7 @@ impl<B: Backend> Embedder<B> {
                 });
             }
         };
-        Ok(Self { model, folder: folder.display().to_string(), device: device.clone() })
+        Ok(Self { model, origin: Origin::new(folder, precision), device: device.clone() })
     }
 
     /// One embedding a sentence: pooled states (BERT), or the projection, of length 1 (CLIP).
@@ -144,7 +145,7 @@ impl<B: Backend> Embedder<B> {
     ///
     /// # Errors
     ///
-    /// The model reads pictures alone; the tokenizer is unusable.
+    /// The model reads pictures alone; the tokenizer is unusable; something that is no number comes out.
     pub fn sentences(&self, sentences: &[String]) -> Result<Vec<Vec<f32>>, EncoderError> {
         let mut embeddings = vec![Vec::new(); sentences.len()];
         let mut encoded = Vec::with_capacity(sentences.len());
@@ -176,7 +177,7 @@ impl<B: Backend> Embedder<B> {
                 Encoder::Vit { .. } => return Err(self.refuse("sentences")),
             };
             let [_, width] = rows.dims();
-            let values = tensors::to_vec(rows);
+            let values = self.origin.finite("embeddings", tensors::to_vec(rows))?;
             for ((index, _), row) in batch.iter().zip(values.chunks_exact(width)) {
                 embeddings[*index] = row.to_vec();
             }
@@ -224,7 +225,7 @@ impl<B: Backend> Embedder<B> {
     ///
     /// # Errors
     ///
-    /// The model reads sentences alone.
+    /// The model reads sentences alone; something that is no number comes out.
     pub fn pictures(&self, pictures: &[Picture]) -> Result<Vec<Vec<f32>>, EncoderError> {
         let mut embeddings = Vec::with_capacity(pictures.len());
         for batch in pictures.chunks(BATCH) {
@@ -240,7 +241,8 @@ impl<B: Backend> Embedder<B> {
                 Encoder::Bert { .. } => return Err(self.refuse("pictures")),
             };
             let [_, width] = rows.dims();
-            embeddings.extend(tensors::to_vec(rows).chunks_exact(width).map(<[f32]>::to_vec));
+            let values = self.origin.finite("embeddings", tensors::to_vec(rows))?;
+            embeddings.extend(values.chunks_exact(width).map(<[f32]>::to_vec));
         }
         Ok(embeddings)
     }
@@ -251,6 +253,6 @@ impl<B: Backend> Embedder<B> {
             Encoder::Clip { .. } => "CLIP",
             Encoder::Vit { .. } => "ViT",
         };
-        EncoderError::Modality { folder: self.folder.clone(), architecture, what }
+        EncoderError::Modality { folder: self.origin.name.clone(), architecture, what }
     }
 }

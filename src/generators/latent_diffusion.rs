@@ -17,7 +17,7 @@ use mi2rage_models::vae::{AutoencoderKl, VaeConfig};
 use serde::{Deserialize, Serialize};
 
 use super::prompt::{Prompts, without_entities};
-use super::published;
+use super::published::{self, Origin};
 use crate::bundle::{AUTOENCODER, Bundle, BundleError, DIFFUSION, TOKENIZER};
 use crate::chain::{GeneratorError, TextPrompt, TextToImage};
 use crate::data::Picture;
@@ -76,6 +76,7 @@ pub struct LatentDiffusion<B: Backend> {
     negative: Vec<i32>,
     /// Channels, height, width of a latent.
     latent: [usize; 3],
+    origin: Origin,
     fingerprint: String,
     device: B::Device,
 }
@@ -115,6 +116,7 @@ impl<B: Backend> LatentDiffusion<B> {
         Ok(Self {
             scaling: vae.scaling_factor,
             latent: [config.unet.in_channels, side, side],
+            origin: Origin { name: bundle.origin().to_owned(), precision },
             fingerprint: fingerprint(&(
                 &options,
                 size,
@@ -176,6 +178,7 @@ impl<B: Backend> LatentDiffusion<B> {
         Ok(Self {
             scaling: vae.scaling_factor,
             latent: [unet_config.in_channels, side, side],
+            origin: Origin::new(folder, precision),
             fingerprint: fingerprint(&(&options, size, precision, hash)),
             autoencoder,
             model: TextToLatent { text_model, unet },
@@ -192,7 +195,7 @@ impl<B: Backend> LatentDiffusion<B> {
     ///
     /// # Errors
     ///
-    /// The tokenizer is unusable.
+    /// The tokenizer is unusable; something that is no number comes out.
     pub fn sample(&self, prompts: &[(&[String], Key)]) -> Result<Vec<Picture>, BundleError> {
         self.sample_from(prompts, Start::default())
     }
@@ -208,7 +211,7 @@ impl<B: Backend> LatentDiffusion<B> {
         prompts: &[(&[String], Key)],
         start: Start<'_>,
     ) -> Result<Vec<Picture>, BundleError> {
-        Ok(tensors::to_pictures(self.decode(self.latents(prompts, start)?)))
+        self.pictures(self.decode(self.latents(prompts, start)?))
     }
 
     /// Pictures `[prompts, 3, height, width]`, -1 to 1 and a little beyond, of [`Self::latents`].
@@ -284,14 +287,24 @@ impl<B: Backend> LatentDiffusion<B> {
     }
 
     /// Pictures after the autoencoder: the best that can be drawn.
-    pub fn reconstruct(&self, pictures: &[&Picture]) -> Vec<Picture> {
+    ///
+    /// # Errors
+    ///
+    /// Something that is no number comes out.
+    pub fn reconstruct(&self, pictures: &[&Picture]) -> Result<Vec<Picture>, BundleError> {
         let mut out = Vec::with_capacity(pictures.len());
         for batch in pictures.chunks(32) {
             let tensor = tensors::pictures(batch.iter().copied(), batch[0].width, &self.device);
             let latents = self.autoencoder.encode(tensor).mean;
-            out.extend(tensors::to_pictures(self.autoencoder.decode(latents)));
+            out.extend(self.pictures(self.autoencoder.decode(latents))?);
         }
-        out
+        Ok(out)
+    }
+
+    fn pictures(&self, decoded: Tensor<B, 4>) -> Result<Vec<Picture>, BundleError> {
+        let [_, _, height, width] = decoded.dims();
+        let values = self.origin.finite("pictures", tensors::to_vec(decoded))?;
+        Ok(tensors::to_pictures(&values, [height, width]))
     }
 
     fn noise(&self, prompts: &[(&[String], Key)], purpose: &str) -> Tensor<B, 4> {

@@ -1,11 +1,12 @@
-//! Published folders as generators: their scheduler, their hash.
+//! Published folders as generators: their scheduler, their hash, what is wrong with their weights.
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use mi2rage_models::precision::Precision;
 use mi2rage_models::published::{
-    PublishedError, PublishedScheduler, read_json, refuse_pickled, stable_diffusion,
+    Archive, PublishedError, PublishedScheduler, read_json, refuse_pickled, stable_diffusion,
 };
 
 use crate::bundle::BundleError;
@@ -84,6 +85,45 @@ pub fn hash(folder: &Path) -> Result<String, PublishedError> {
         hasher.update_reader(file).map_err(io(&path))?;
     }
     Ok(hasher.finalize().to_hex()[..32].to_owned())
+}
+
+/// Where a model's weights come from and what it computes in, for what it says to be seen to be numbers: its
+/// weights are not when they are read.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    /// The folder, or what the weights are called.
+    pub name: String,
+    pub precision: Precision,
+}
+
+impl Origin {
+    pub fn new(folder: &Path, precision: Precision) -> Self {
+        Self { name: folder.display().to_string(), precision }
+    }
+
+    /// What came out of the model, where all of it is finite.
+    ///
+    /// # Errors
+    ///
+    /// [`Self::broken`].
+    pub fn finite(&self, what: &'static str, values: Vec<f32>) -> Result<Vec<f32>, PublishedError> {
+        if values.iter().all(|value| value.is_finite()) {
+            Ok(values)
+        } else {
+            Err(self.broken(what))
+        }
+    }
+
+    /// Why what came out is not finite: a weight that is not, or else the precision.
+    pub fn broken(&self, what: &'static str) -> PublishedError {
+        let folder = Path::new(&self.name);
+        let parts = [Path::new(""), Path::new("text_encoder"), Path::new("unet"), Path::new("vae")];
+        // Not every one is there; bundled weights were seen to be finite when they were written.
+        let archives = parts.iter().filter_map(|part| Archive::open(&folder.join(part)).ok());
+        let found = archives.map(|archive| archive.check_numbers()).find_map(Result::err);
+        let Self { name: origin, precision } = self.clone();
+        found.unwrap_or(PublishedError::Overflow { origin, what, precision })
+    }
 }
 
 /// Whether `folder` holds a published model, and not what `mi2rage pretrain` writes.

@@ -86,7 +86,7 @@ pub fn try_out<B: Backend>(
     let pictures_per_second = items.len() as f64 / started.elapsed().as_secs_f64();
     let pictures: Vec<&Picture> = items.iter().map(|item| item.picture.as_ref()).collect();
     let mut kept = Vec::new();
-    for (item, picture) in items.iter().zip(painter.reconstruct(&pictures)) {
+    for (item, picture) in items.iter().zip(painter.reconstruct(&pictures)?) {
         kept.extend(cue_of(item.form).map(|cue| detector.detect(&picture).cue == Some(cue)));
     }
     let named: Vec<_> = items

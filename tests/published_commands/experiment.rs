@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{checkpoint, printed, text};
 
-const EXPERIMENT: &str = r#"
+pub const EXPERIMENT: &str = r#"
 name = "published"
 purpose = "Do published models take every part?"
 setting = "missing_image"

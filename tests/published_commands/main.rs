@@ -1,6 +1,7 @@
 //! The commands on published folders, as transformers and diffusers save them, against what those
 //! libraries make of the same folders.
 
+mod broken;
 mod experiment;
 
 use std::path::{Path, PathBuf};

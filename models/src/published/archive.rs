@@ -30,15 +30,6 @@ pub struct Archive {
     entries: BTreeMap<String, Entry>,
 }
 
-/// How much of a tensor a model reads when it uses it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
-    /// All of it.
-    Whole,
-    /// Perhaps some rows alone.
-    Rows,
-}
-
 /// Where a tensor lies.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -207,14 +198,36 @@ impl Archive {
     ///
     /// # Errors
     ///
-    /// It is not there, or holds something other than floats; the file cannot be read.
+    /// It is not there, or holds something other than floats.
     pub fn numbers(&self, name: &str) -> Result<Vec<f32>, PublishedError> {
         let Some(entry) = self.entries.get(name).cloned() else {
             let what = format!("it has no tensor `{name}`");
             return Err(PublishedError::Broken { path: self.origin.clone(), what });
         };
-        let data = self.read(name, &entry, 0, entry.len(), DType::F32, Reach::Rows)?;
+        let data = self.read(name, &entry, 0, entry.len(), DType::F32)?;
         Ok(data.iter::<f32>().collect())
+    }
+
+    /// Sees that every number of every float tensor is finite, also of those that no module reads. It
+    /// reads all of the files, which loading does not: what is wrong with a weight shows in what the model
+    /// says.
+    ///
+    /// # Errors
+    ///
+    /// A number is not, or a file cannot be read.
+    pub fn check_numbers(&self) -> Result<(), PublishedError> {
+        for (name, entry) in &self.entries {
+            let Some(width) = width(entry.dtype) else { continue };
+            let shard = &self.files[entry.file];
+            let range = entry.start..entry.start + entry.len() * width;
+            let path = || shard.path.clone();
+            let is_finite = shard.is_finite(range, entry.dtype);
+            if !is_finite.map_err(|source| PublishedError::Io { path: path(), source })? {
+                let what = format!("`{name}` holds a number that is not finite");
+                return Err(PublishedError::Broken { path: path(), what });
+            }
+        }
+        Ok(())
     }
 
     /// The numbers `from..from + count` of a tensor in one dimension, as `dtype`: those of the file
@@ -222,7 +235,7 @@ impl Archive {
     ///
     /// # Errors
     ///
-    /// The file holds something other than floats, or a number that is not finite, or cannot be read.
+    /// The file holds something other than floats.
     pub(super) fn read(
         &self,
         name: &str,
@@ -230,25 +243,24 @@ impl Archive {
         from: usize,
         count: usize,
         dtype: DType,
-        reach: Reach,
     ) -> Result<TensorData, PublishedError> {
         let shard = &self.files[entry.file];
-        let broken = |what| Err(PublishedError::Broken { path: shard.path.clone(), what });
-        let width = match entry.dtype {
-            Dtype::F64 => 8,
-            Dtype::F32 => 4,
-            Dtype::F16 | Dtype::BF16 => 2,
-            other => {
-                return broken(format!("`{name}` is {other:?}, expected F32, F16, BF16 or F64"));
-            }
+        let Some(width) = width(entry.dtype) else {
+            let what = format!("`{name}` is {:?}, expected F32, F16, BF16 or F64", entry.dtype);
+            return Err(PublishedError::Broken { path: shard.path.clone(), what });
         };
         let start = entry.start + from * width;
-        let range = start..start + count * width;
-        let is_finite = shard.is_finite(range.clone(), entry.dtype, reach == Reach::Whole);
-        if !is_finite.map_err(|source| PublishedError::Io { path: shard.path.clone(), source })? {
-            return broken(format!("`{name}` holds a number that is not finite"));
-        }
-        Ok(shard.numbers(range, entry.dtype, dtype))
+        Ok(shard.numbers(start..start + count * width, entry.dtype, dtype))
+    }
+}
+
+/// Bytes of a number of a float type that is read.
+fn width(dtype: Dtype) -> Option<usize> {
+    match dtype {
+        Dtype::F64 => Some(8),
+        Dtype::F32 => Some(4),
+        Dtype::F16 | Dtype::BF16 => Some(2),
+        _ => None,
     }
 }
 
@@ -288,7 +300,7 @@ mod tests {
                 [DType::F32, DType::F16, DType::BF16].into_iter().zip([0..4, 1..3, 2..4])
             {
                 let (from, count) = (range.start, range.len());
-                let data = archive.read(&name, &entry, from, count, dtype, Reach::Rows).unwrap();
+                let data = archive.read(&name, &entry, from, count, dtype).unwrap();
                 assert_eq!((data.dtype, data.shape.to_vec()), (dtype, vec![count]));
                 assert_eq!(data.iter::<f32>().collect::<Vec<_>>(), values[range], "{name}");
             }
@@ -320,35 +332,34 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_not_finite_is_refused_with_its_tensor() {
+    fn a_number_that_is_not_finite_is_found_with_its_tensor() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
         // The last of several chunks.
         let count = Shard::CHUNK / 4 + 3;
-        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let values =
-                |last: f32| (0..count).map(move |at| if at + 1 < count { 1e30 } else { last });
-            let half = |last: f32| f16::from_f32(last).to_le_bytes();
-            let brain = |last: f32| bf16::from_f32(last).to_le_bytes();
-            let of = |last: f32| {
-                bytes(&[
-                    ("a", Dtype::F32, vec![count], le(values(last).map(f32::to_le_bytes))),
-                    ("b", Dtype::F16, vec![3], le([half(6e4), half(-1.0), half(last)])),
-                    ("c", Dtype::BF16, vec![2], le([brain(1e38), brain(last)])),
-                    ("d", Dtype::F64, vec![1], le([f64::from(last).to_le_bytes()])),
-                ])
-            };
-            fs::write(&path, of(bad)).unwrap();
-            let archive = Archive::open(folder.path()).unwrap();
+        let checked = |bad: &str, last: f32| {
+            // The greatest exponents that are none of infinity's, and one tensor that is none of floats.
+            let last = |name: &str, good: f32| if name == bad { last } else { good };
+            let values = (1..count).map(|_| 1e38).chain([last("a", -1e38)]);
+            let half = [6e4, last("b", -6e4)].map(|value| f16::from_f32(value).to_le_bytes());
+            let brain = [1e38, last("c", -3.0)].map(|value| bf16::from_f32(value).to_le_bytes());
+            let wide = [1e300, f64::from(last("d", 0.0))].map(f64::to_le_bytes);
+            let file = bytes(&[
+                ("a", Dtype::F32, vec![count], le(values.map(f32::to_le_bytes))),
+                ("b", Dtype::F16, vec![2], le(half)),
+                ("c", Dtype::BF16, vec![2], le(brain)),
+                ("d", Dtype::F64, vec![2], le(wide)),
+                ("ids", Dtype::I64, vec![1], le([(-1_i64).to_le_bytes()])),
+            ]);
+            fs::write(&path, file).unwrap();
+            Archive::open(folder.path()).unwrap().check_numbers().map_err(|error| error.to_string())
+        };
+        assert_eq!(checked("", 0.0), Ok(()));
+        for number in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for name in ["a", "b", "c", "d"] {
-                let message = archive.numbers(name).unwrap_err().to_string();
+                let message = checked(name, number).unwrap_err();
                 assert!(message.ends_with(&format!("`{name}` holds a number that is not finite")));
-            }
-            drop(archive);
-            fs::write(&path, of(-3.0)).unwrap();
-            let archive = Archive::open(folder.path()).unwrap();
-            for name in ["a", "b", "c", "d"] {
-                assert_eq!(archive.numbers(name).unwrap().last(), Some(&-3.0));
+                assert!(message.starts_with(path.to_str().unwrap()), "{message}");
             }
         }
     }

@@ -6,7 +6,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData, backend::Backend};
 use rayon::prelude::*;
 
-use super::archive::{Archive, Entry, Reach};
+use super::archive::{Archive, Entry};
 use super::{Precision, PublishedError};
 use crate::kernels::{laid_out, reads_transposed, transposed};
 
@@ -101,8 +101,7 @@ impl Source {
     ) -> Result<Loaded, PublishedError> {
         let Self { name, entry, from, count, transpose, shape, container } = self;
         let dtype = precision.dtype_in(container);
-        let reach = if *transpose { Reach::Whole } else { Reach::Rows };
-        let read = |dtype| archive.read(name, entry, *from, *count, dtype, reach);
+        let read = |dtype| archive.read(name, entry, *from, *count, dtype);
         let shaped = |data: TensorData, shape: &[usize]| TensorData { shape: shape.into(), ..data };
         if !transpose {
             return Ok(Loaded { data: shaped(read(dtype)?, shape), transposed: false });
@@ -139,7 +138,7 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// Two tied tensors differ, or cannot be read.
+    /// Two tied tensors differ, or hold something other than floats.
     pub fn new<B: Backend, M: Module<B>>(
         module: &M,
         archive: &Archive,
@@ -161,8 +160,8 @@ impl Plan {
             let (Some(one), Some(other)) = (entries.get(&tied), entries.get(&to)) else { continue };
             let (one, other) = (one.clone(), other.clone());
             if one.shape != other.shape
-                || archive.read(&tied, &one, 0, one.len(), DType::F32, Reach::Rows)?
-                    != archive.read(&to, &other, 0, other.len(), DType::F32, Reach::Rows)?
+                || archive.read(&tied, &one, 0, one.len(), DType::F32)?
+                    != archive.read(&to, &other, 0, other.len(), DType::F32)?
             {
                 return Err(PublishedError::Broken {
                     path: archive.origin().to_owned(),
@@ -191,7 +190,7 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// The file does not fit the module (see [`Report::fits`]), or cannot be read.
+    /// The file does not fit the module (see [`Report::fits`]), or holds something other than floats.
     pub fn fill<B: Backend, M: Module<B>>(
         self,
         module: M,

@@ -1,5 +1,8 @@
 //! Published checkpoints: Hugging Face folders read as they were downloaded.
 //!
+//! Weights are mapped and come into memory as they are used: whether they are finite shows in what a model
+//! says, or in [`Archive::check_numbers`].
+//!
 //! burn-store is not used: it keeps a file's type, knows no index of shards, and has no place for a
 //! tensor that holds several parameters. What would be left of it is a look-up by name.
 
@@ -88,6 +91,16 @@ pub enum PublishedError {
         /// The file.
         path: PathBuf,
     },
+    /// A model has said what is no number, of weights that are all finite.
+    #[error("{origin}: in {precision} it gave {what} that are not finite, though its weights are{}", wider(*precision))]
+    Overflow {
+        /// The folder, or what the weights are called.
+        origin: String,
+        /// What came out.
+        what: &'static str,
+        /// What was computed in.
+        precision: Precision,
+    },
     /// The file and the module do not hold the same tensors.
     #[error(
         "{}: the weights do not fit the model{}", origin.display(), list(missing, unused, misfit)
@@ -102,6 +115,13 @@ pub enum PublishedError {
         /// Tensors of another shape, each with what was found and expected.
         misfit: Vec<String>,
     },
+}
+
+fn wider(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F16 => ": f16 ends at 65504, expected bf16 or f32",
+        _ => "",
+    }
 }
 
 fn list(missing: &[String], unused: &[String], misfit: &[String]) -> String {

@@ -16,10 +16,6 @@ use safetensors::Dtype;
 use crate::kernels::widest;
 
 /// A file that is mapped: the system reads its pages when they are first needed, and may drop them again.
-///
-/// That numbers are finite is seen through a small buffer, where the system can read so, of tensors of
-/// which a model may use some rows alone, as of a table of embeddings: what is read through the map
-/// counts as memory of this process.
 #[derive(Debug)]
 pub struct Shard {
     /// The file.
@@ -54,22 +50,20 @@ impl Shard {
         })
     }
 
-    /// Whether all numbers of a range of bytes are finite, seen on all threads; `mapped` reads them through
-    /// the map, for what will be used as a whole.
+    /// Whether all numbers of a range of bytes are finite, seen on all threads and, where the system can read
+    /// so, through small buffers: what is read through the map counts as memory of this process.
     ///
     /// # Errors
     ///
     /// The system's, where the file has changed.
-    pub fn is_finite(&self, range: Range<usize>, dtype: Dtype, mapped: bool) -> io::Result<bool> {
+    pub fn is_finite(&self, range: Range<usize>, dtype: Dtype) -> io::Result<bool> {
         let chunks = range.len().div_ceil(Self::CHUNK);
         let chunk = |index: usize| {
             let start = range.start + index * Self::CHUNK;
             start..(start + Self::CHUNK).min(range.end)
         };
         let each = (0..chunks).into_par_iter().map_init(Vec::new, |room, index| {
-            let range = chunk(index);
-            let bytes = if mapped { &self.map[range] } else { self.bytes(range, room)? };
-            Ok(is_finite(bytes, dtype))
+            Ok(is_finite(self.bytes(chunk(index), room)?, dtype))
         });
         each.try_reduce(|| true, |one, other| Ok(one && other))
     }
