@@ -12,6 +12,7 @@
 //! On burn-flex small models are computed fastest on a thread of a pool whose other threads do not fall
 //! asleep between operations: `pool.install(|| leading(|| model.forward(input)))`, see [`leading`].
 
+mod across;
 mod activation;
 mod adamw;
 mod attention;

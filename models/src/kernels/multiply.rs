@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::across::Across;
 use super::dots;
 use super::matrix::{self, Matrix};
 use super::packed::{self, Packed};
@@ -126,8 +127,11 @@ pub(super) fn few_rows(left: Matrix<'_>, right: Matrix<'_>, bias: Option<&[f32]>
     let in_columns = are_slices(left, right);
     let in_rows = left.has_contiguous_rows() && right.has_contiguous_rows();
     let width = if in_rows { wide_stripe(right.columns()) } else { READ / right.rows() };
+    let across = in_columns.then(|| Across::new(left)).flatten();
     by_columns(left, right, width, |right, columns, output| {
-        if in_columns {
+        if let Some(left) = &across {
+            left.multiply(output, right.transpose());
+        } else if in_columns {
             dots::multiply(output, left, right.transpose());
         } else if in_rows {
             sweep::multiply(output, left, right);
