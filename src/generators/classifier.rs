@@ -75,7 +75,7 @@ impl<B: Backend> Classifier<B> {
         };
         let labels = load_labels(folder)?;
         let apart = labels.len() == 1 || asks_each_label(folder)?;
-        let (origin, device) = (Origin::new(folder, precision), device.clone());
+        let (origin, device) = (Origin::published(folder, precision), device.clone());
         Ok(Self { model, labels, apart, origin, device })
     }
 
@@ -127,7 +127,7 @@ impl<B: Backend> Classifier<B> {
             Model::Vit { .. } => Architecture::VitForImageClassification,
         };
         EncoderError::Modality {
-            folder: self.origin.name.clone(),
+            folder: self.origin.name().to_owned(),
             architecture: architecture.name(),
             what,
         }

@@ -137,7 +137,7 @@ impl<B: Backend> Embedder<B> {
                 });
             }
         };
-        Ok(Self { model, origin: Origin::new(folder, precision), device: device.clone() })
+        Ok(Self { model, origin: Origin::published(folder, precision), device: device.clone() })
     }
 
     /// One embedding a sentence: pooled states (BERT), or the projection, of length 1 (CLIP).
@@ -253,6 +253,6 @@ impl<B: Backend> Embedder<B> {
             Encoder::Clip { .. } => "CLIP",
             Encoder::Vit { .. } => "ViT",
         };
-        EncoderError::Modality { folder: self.origin.name.clone(), architecture, what }
+        EncoderError::Modality { folder: self.origin.name().to_owned(), architecture, what }
     }
 }

@@ -116,7 +116,7 @@ impl<B: Backend> LatentDiffusion<B> {
         Ok(Self {
             scaling: vae.scaling_factor,
             latent: [config.unet.in_channels, side, side],
-            origin: Origin { name: bundle.origin().to_owned(), precision },
+            origin: Origin::bundle(bundle, precision),
             fingerprint: fingerprint(&(
                 &options,
                 size,
@@ -178,7 +178,7 @@ impl<B: Backend> LatentDiffusion<B> {
         Ok(Self {
             scaling: vae.scaling_factor,
             latent: [unet_config.in_channels, side, side],
-            origin: Origin::new(folder, precision),
+            origin: Origin::published(folder, precision),
             fingerprint: fingerprint(&(&options, size, precision, hash)),
             autoencoder,
             model: TextToLatent { text_model, unet },

@@ -9,7 +9,7 @@ use mi2rage_models::published::{
     Archive, PublishedError, PublishedScheduler, read_json, refuse_pickled, stable_diffusion,
 };
 
-use crate::bundle::BundleError;
+use crate::bundle::{Bundle, BundleError};
 
 /// Where a pipeline keeps its scheduler.
 pub(super) fn schedule_of(folder: &Path) -> PathBuf {
@@ -87,18 +87,28 @@ pub fn hash(folder: &Path) -> Result<String, PublishedError> {
     Ok(hasher.finalize().to_hex()[..32].to_owned())
 }
 
-/// Where a model's weights come from and what it computes in, for what it says to be seen to be numbers: its
-/// weights are not when they are read.
+/// Where a model's weights are from and what it computes in: its weights are not looked at when they are read,
+/// so what comes out is.
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
-    /// The folder, or what the weights are called.
-    pub name: String,
-    pub precision: Precision,
+    /// For messages.
+    name: String,
+    /// Of published weights. Others were seen to be finite when they were written.
+    folder: Option<PathBuf>,
+    precision: Precision,
 }
 
 impl Origin {
-    pub fn new(folder: &Path, precision: Precision) -> Self {
-        Self { name: folder.display().to_string(), precision }
+    pub fn published(folder: &Path, precision: Precision) -> Self {
+        Self { name: folder.display().to_string(), folder: Some(folder.to_owned()), precision }
+    }
+
+    pub fn bundle(bundle: &Bundle, precision: Precision) -> Self {
+        Self { name: bundle.origin().to_owned(), folder: None, precision }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// What came out of the model, where all of it is finite.
@@ -116,13 +126,16 @@ impl Origin {
 
     /// Why what came out is not finite: a weight that is not, or else the precision.
     pub fn broken(&self, what: &'static str) -> PublishedError {
-        let folder = Path::new(&self.name);
-        let parts = [Path::new(""), Path::new("text_encoder"), Path::new("unet"), Path::new("vae")];
-        // Not every one is there; bundled weights were seen to be finite when they were written.
-        let archives = parts.iter().filter_map(|part| Archive::open(&folder.join(part)).ok());
+        // Of Stable Diffusion, or the folder itself; not every one is there.
+        let parts = ["", "text_encoder", "unet", "vae"];
+        let parts = self.folder.iter().flat_map(|folder| parts.map(|part| folder.join(part)));
+        let archives = parts.filter_map(|part| Archive::open(&part).ok());
         let found = archives.map(|archive| archive.check_numbers()).find_map(Result::err);
-        let Self { name: origin, precision } = self.clone();
-        found.unwrap_or(PublishedError::Overflow { origin, what, precision })
+        found.unwrap_or_else(|| PublishedError::Overflow {
+            origin: self.name.clone(),
+            what,
+            precision: self.precision,
+        })
     }
 }
 
