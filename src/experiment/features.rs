@@ -32,8 +32,24 @@ pub struct Features {
 
 #[derive(Default)]
 struct Kept {
-    states: HashMap<Hash, Arc<[f32]>>,
+    states: HashMap<Hash, State>,
     bytes: usize,
+    /// How many seeds are over.
+    seed: usize,
+}
+
+struct State {
+    row: Arc<[f32]>,
+    /// The last seed that asked for it.
+    seed: usize,
+}
+
+impl Kept {
+    fn get(&mut self, name: &Hash) -> Option<Arc<[f32]>> {
+        let state = self.states.get_mut(name)?;
+        state.seed = self.seed;
+        Some(state.row.clone())
+    }
 }
 
 impl Default for Features {
@@ -127,7 +143,7 @@ impl Features {
             let name = named(encoder, content);
             names.push(Some(name));
             found.entry(name).or_insert_with(|| {
-                let states = self.kept().states.get(&name).cloned();
+                let states = self.kept().get(&name);
                 if states.is_none() {
                     unseen.entry(group).or_default().push((name, only));
                 }
@@ -160,11 +176,22 @@ impl Features {
         let mut kept = self.kept();
         let bytes = size_of_val(&**row);
         if kept.bytes + bytes > self.room {
-            *kept = Kept::default();
+            *kept = Kept { seed: kept.seed, ..Kept::default() };
         }
-        if kept.states.insert(name, row.clone()).is_none() {
+        let state = State { row: row.clone(), seed: kept.seed };
+        if kept.states.insert(name, state).is_none() {
             kept.bytes += bytes;
         }
+    }
+
+    /// After a seed: forgets what it did not ask for, which earlier ones generated. What is real it asked for,
+    /// and the next one will.
+    pub fn end_seed(&self) {
+        let mut kept = self.kept();
+        let seed = kept.seed;
+        kept.states.retain(|_, state| state.seed == seed);
+        kept.bytes = kept.states.values().map(|state| size_of_val(&*state.row)).sum();
+        kept.seed += 1;
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -325,6 +352,27 @@ mod tests {
         let other = attached(&super::tests::model());
         assert_ne!(first, other);
         assert!(Arc::ptr_eq(&first, &attached(&model)));
+    }
+
+    #[test]
+    fn a_seed_leaves_what_it_has_asked_for() {
+        let model = model();
+        let features = Features::default();
+        let asked = |range: std::ops::Range<usize>| {
+            let mut pairs = pairs()[range].to_vec();
+            features.attach(&model, Frozen::new(&model, &[Encoder::Text]), &mut pairs);
+            pairs.into_iter().find_map(|pair| pair.states.markers).unwrap()
+        };
+        let real = asked(0..1);
+        let generated = asked(2..4);
+        features.end_seed();
+        assert!(Arc::ptr_eq(&real, &asked(0..1)) && Arc::ptr_eq(&generated, &asked(2..4)));
+        features.end_seed();
+        assert!(Arc::ptr_eq(&real, &asked(0..1)));
+        features.end_seed();
+        assert!(Arc::ptr_eq(&real, &asked(0..1)));
+        assert_eq!(features.kept().bytes, size_of_val(&*real));
+        assert!(!Arc::ptr_eq(&generated, &asked(2..4)));
     }
 
     #[test]

@@ -60,6 +60,7 @@ pub fn run<B: Backend>(
     for &seed in &lab.config.seeds {
         let outcome = one_seed::<B>(lab, seed, last, &mut dropouts, &mut spent, device)?;
         outcomes.push(outcome);
+        lab.features.end_seed();
     }
     if last.is_some_and(|last| last < Stage::Evaluate) {
         lab.context.progress.line(format!("finished: {}", lab.folder.path().display()));
