@@ -9,7 +9,7 @@ use mi2rage_models::precision::Precision;
 use mi2rage_models::published::blip;
 use serde::{Deserialize, Serialize};
 
-use super::published::Origin;
+use super::origin::Origin;
 use crate::bundle::{Bundle, BundleError, CAPTIONER, TOKENIZER};
 use crate::chain::{Caption, GeneratorError, ImageToText, PicturePrompt};
 use crate::data::published::{Preprocessor, PublishedTokenizer};

@@ -14,7 +14,7 @@ use mi2rage_models::vit::ViTForImageClassification;
 use serde_json::Value;
 
 use super::embedder::EncoderError;
-use super::published::Origin;
+use super::origin::Origin;
 use crate::data::Picture;
 use crate::data::published::{Preprocessor, PublishedTokenizer};
 use crate::tensors;
@@ -127,7 +127,7 @@ impl<B: Backend> Classifier<B> {
             Model::Vit { .. } => Architecture::VitForImageClassification,
         };
         EncoderError::Modality {
-            folder: self.origin.name().to_owned(),
+            folder: self.origin.name(),
             architecture: architecture.name(),
             what,
         }

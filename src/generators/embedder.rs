@@ -11,7 +11,7 @@ use mi2rage_models::published::{Architecture, PublishedError, architecture, bert
 use mi2rage_models::vit::Vit;
 use thiserror::Error;
 
-use super::published::Origin;
+use super::origin::Origin;
 use crate::data::published::{Pooling, Preprocessor, PublishedTokenizer, SentencePooling};
 use crate::data::{DataError, Picture};
 use crate::tensors;
@@ -253,6 +253,6 @@ impl<B: Backend> Embedder<B> {
             Encoder::Clip { .. } => "CLIP",
             Encoder::Vit { .. } => "ViT",
         };
-        EncoderError::Modality { folder: self.origin.name().to_owned(), architecture, what }
+        EncoderError::Modality { folder: self.origin.name(), architecture, what }
     }
 }

@@ -16,8 +16,9 @@ use mi2rage_models::unet::UNetConfig;
 use mi2rage_models::vae::{AutoencoderKl, VaeConfig};
 use serde::{Deserialize, Serialize};
 
+use super::origin::Origin;
 use super::prompt::{Prompts, without_entities};
-use super::published::{self, Origin};
+use super::published;
 use crate::bundle::{AUTOENCODER, Bundle, BundleError, DIFFUSION, TOKENIZER};
 use crate::chain::{GeneratorError, TextPrompt, TextToImage};
 use crate::data::Picture;

@@ -6,6 +6,7 @@ mod classifier;
 mod embedder;
 mod latent_diffusion;
 mod oracle;
+mod origin;
 mod prompt;
 pub mod published;
 mod similarity;

@@ -1,15 +1,14 @@
-//! Published folders as generators: their scheduler, their hash, what is wrong with their weights.
+//! Published folders as generators: their scheduler, their hash.
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use mi2rage_models::precision::Precision;
 use mi2rage_models::published::{
-    Archive, PublishedError, PublishedScheduler, read_json, refuse_pickled, stable_diffusion,
+    PublishedError, PublishedScheduler, read_json, refuse_pickled, stable_diffusion,
 };
 
-use crate::bundle::{Bundle, BundleError};
+use crate::bundle::BundleError;
 
 /// Where a pipeline keeps its scheduler.
 pub(super) fn schedule_of(folder: &Path) -> PathBuf {
@@ -85,58 +84,6 @@ pub fn hash(folder: &Path) -> Result<String, PublishedError> {
         hasher.update_reader(file).map_err(io(&path))?;
     }
     Ok(hasher.finalize().to_hex()[..32].to_owned())
-}
-
-/// Where a model's weights are from and what it computes in: its weights are not looked at when they are read,
-/// so what comes out is.
-#[derive(Clone, Debug)]
-pub(super) struct Origin {
-    /// For messages.
-    name: String,
-    /// Of published weights. Others were seen to be finite when they were written.
-    folder: Option<PathBuf>,
-    precision: Precision,
-}
-
-impl Origin {
-    pub fn published(folder: &Path, precision: Precision) -> Self {
-        Self { name: folder.display().to_string(), folder: Some(folder.to_owned()), precision }
-    }
-
-    pub fn bundle(bundle: &Bundle, precision: Precision) -> Self {
-        Self { name: bundle.origin().to_owned(), folder: None, precision }
-    }
-
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// What came out of the model, where all of it is finite.
-    ///
-    /// # Errors
-    ///
-    /// [`Self::broken`].
-    pub fn finite(&self, what: &'static str, values: Vec<f32>) -> Result<Vec<f32>, PublishedError> {
-        if values.iter().all(|value| value.is_finite()) {
-            Ok(values)
-        } else {
-            Err(self.broken(what))
-        }
-    }
-
-    /// Why what came out is not finite: a weight that is not, or else the precision.
-    pub fn broken(&self, what: &'static str) -> PublishedError {
-        // Of Stable Diffusion, or the folder itself; not every one is there.
-        let parts = ["", "text_encoder", "unet", "vae"];
-        let parts = self.folder.iter().flat_map(|folder| parts.map(|part| folder.join(part)));
-        let archives = parts.filter_map(|part| Archive::open(&part).ok());
-        let found = archives.map(|archive| archive.check_numbers()).find_map(Result::err);
-        found.unwrap_or_else(|| PublishedError::Overflow {
-            origin: self.name.clone(),
-            what,
-            precision: self.precision,
-        })
-    }
 }
 
 /// Whether `folder` holds a published model, and not what `mi2rage pretrain` writes.
